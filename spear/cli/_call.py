@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
 
 from spear._errors import (
@@ -20,21 +19,22 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
-from spear._paths import working_directory
 
+from ._bar import WITHOUT_RICH, CallProgress, can_draw
 from ._command import USAGE, CallCommand, understand
 from ._error_lines import IMPATIENT_SECONDS
 from ._hints import explained
 from ._life import Story, show_event, showing
-from ._output import StandardOutput
+from ._output import ResultOutput
+from ._program import UnfinishedLines, settings_of, usage_of, watch_signals
 from ._status import SIGNALLED, describe_statuses
 from ._values import long_integers, parse_number, parse_whole, show_value
 from ._words import ARGUMENTS_HELP
 
 if TYPE_CHECKING:
-    from spear.runtimes import RuntimeSettings
     from spear.spearlet import Deployment, Function
 
+    from ._error_lines import ErrorLines
     from ._parser import CommandParser
 
 
@@ -57,10 +57,6 @@ examples:
   spear call company.shop:total @order.json --env DATABASE_URL --env LEVEL=high
 
 """
-
-
-USAGE_SECONDS: Final = 2.0
-"""Seconds for asking for a function's signature after a wrong call."""
 
 
 def define_call(parser: CommandParser) -> None:
@@ -97,9 +93,9 @@ def run_call(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     with long_integers():
         call = understand(options)
-        output = StandardOutput()
         with showing(verbose=options.verbose) as lines:
-            status = trio.run(_run, call, output, restrict_keyboard_interrupt_to_checkpoints=True)
+            run = partial(_run, call, ResultOutput(lines.rows), lines)
+            status = trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
             if status >= SIGNALLED:
                 lines.patience_seconds = IMPATIENT_SECONDS
             return status
@@ -108,41 +104,27 @@ def run_call(options: argparse.Namespace) -> int:
 # -- the call ---------------------------------------------------------------------------------
 
 
-async def _run(call: CallCommand, output: StandardOutput) -> int:
+async def _run(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> int:
     """Run the call, stopping at signals; return the exit status unless a failure decides it."""
     from spear.channels import open_private_nursery
 
     received: list[int] = []
     async with open_private_nursery() as nursery:
-        await nursery.start(_watch_signals, nursery.cancel_scope, received)
-        await _call(call, output)
+        await nursery.start(watch_signals, nursery.cancel_scope, received)
+        await _call(call, output, lines)
     return SIGNALLED + received[0] if received else 0
 
 
-async def _watch_signals(
-    scope: trio.CancelScope, received: list[int], task_status: trio.TaskStatus[None]
-) -> None:
-    """Cancel the call at the first signal; a second signal has its default effect."""
-    # A KeyboardInterrupt could interrupt any code between two steps, and SIGTERM and SIGHUP would end us
-    # before sockets and directories are removed. An ignored SIGHUP (nohup) stays ignored.
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    with trio.open_signal_receiver(*numbers) as signals:
-        task_status.started()
-        async for number in signals:
-            received.append(number)
-            scope.cancel()
-            return
-
-
-async def _call(call: CallCommand, output: StandardOutput) -> None:
+async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> None:
     from spear.spearlet import open_spearlet
 
     failure: SpearError | None = None
-    async with open_spearlet() as spearlet:
+    async with open_spearlet(instruments=[UnfinishedLines(lines.rows)]) as spearlet:
         deployment = await spearlet.deploy(
-            _settings(call), replicas=call.replicas, debug=call.debug, on_event=show_event
+            settings_of(call.target, call.environment),
+            replicas=call.replicas,
+            debug=call.debug,
+            on_event=show_event,
         )
         story = Story(call.function)
         try:
@@ -154,10 +136,9 @@ async def _call(call: CallCommand, output: StandardOutput) -> None:
             if function.is_stream:
                 await _print_items(function, call, output, story)
             else:
-                await _print_result(function, call.arguments, output, story)
+                await _print_result(function, call.arguments, output, story, lines)
         except InvalidArguments as error:
-            usage = await _usage(function)
-            failure = explained(error, usage, call.options)
+            failure = explained(error, await usage_of(function), call.options)
         except (ConfigurationError, FunctionRaised, NotFound, Overloaded, Rejected) as error:
             failure = error
         # If the call has ended, the instance can shut down cleanly. On any other exception it is killed.
@@ -165,19 +146,11 @@ async def _call(call: CallCommand, output: StandardOutput) -> None:
         raise failure
 
 
-async def _usage(function: Function) -> str:
-    """Return the function's signature; empty if its agent does not answer."""
-    try:
-        return await function.options(timeout=USAGE_SECONDS).signature()
-    except SpearError:
-        return ""
-
-
-async def _describe(deployment: Deployment, call: CallCommand, output: StandardOutput) -> None:
+async def _describe(deployment: Deployment, call: CallCommand, output: ResultOutput) -> None:
     """Print the signature of the function, or of all functions if none is named."""
     names = [call.function] if call.function else deployment.functions
     functions = [deployment.function(name) for name in names]
-    lines = [await _usage(each) or each.name for each in functions]
+    lines = [await usage_of(each) or each.name for each in functions]
     if not call.wants_help:
         if not lines:
             raise ConfigurationError(f"{call.target!r} has no functions")
@@ -186,36 +159,8 @@ async def _describe(deployment: Deployment, call: CallCommand, output: StandardO
     await output.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _settings(call: CallCommand) -> RuntimeSettings:
-    """Return the settings for the target, from the runtime that accepts it.
-
-    Fields with the names used here must have the same meaning as in ProcessSettings.
-    """
-    from spear.runtimes import ProcessSettings, RuntimeRegistry, blaming_runtime
-
-    runtime, settings = RuntimeRegistry().resolve(call.target)
-    here, known = working_directory(), attrs.fields_dict(type(settings))
-    changes: dict[str, object] = {}
-    if "working_directory" in known:
-        changes["working_directory"] = here
-    if "environment" in known:
-        changes["environment"] = call.environment
-    elif call.environment:
-        raise ConfigurationError(
-            f"--env is not supported: instances of the runtime {runtime.name!r} have no environment "
-            "variables",
-            key="environment",
-            code="no_environment",
-        )
-    if here and isinstance(settings, ProcessSettings) and settings.split_target()[0] is None:
-        # A module: look for it in the working directory, as `python -m` does.
-        changes["python_path"] = (here, *settings.python_path)
-    with blaming_runtime(runtime.name, "settings class"):
-        return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # only known fields
-
-
 async def _print_items(
-    function: Function, call: CallCommand, output: StandardOutput, story: Story
+    function: Function, call: CallCommand, output: ResultOutput, story: Story
 ) -> None:
     try:
         with trio.move_on_after(call.timeout) as scope:  # also limits slow readers of our output
@@ -233,8 +178,15 @@ async def _print_items(
 
 
 async def _print_result(
-    function: Function, arguments: list[object], output: StandardOutput, story: Story
+    function: Function,
+    arguments: list[object],
+    output: ResultOutput,
+    story: Story,
+    lines: ErrorLines,
 ) -> None:
+    if lines.rows.is_terminal:
+        progress = CallProgress(function.name, partial(_show_bar, lines))
+        function = function.options(on_progress=progress.report)
     execution = function.submit(*arguments)
     story.begins()
     try:
@@ -242,5 +194,13 @@ async def _print_result(
     except BaseException as error:
         story.fails(error, execution.instance)
         raise
+    finally:
+        lines.rows.show_bar(None)
     story.returns(len(text), execution)
     await output.write(text)
+
+
+def _show_bar(lines: ErrorLines, progress: CallProgress) -> None:
+    if not can_draw():
+        lines.put(WITHOUT_RICH)
+    lines.rows.show_bar(progress)
