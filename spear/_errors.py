@@ -410,6 +410,7 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "repeated_argument": (InvalidArguments,),
     "argument_type": (InvalidArguments,),
     "argument_not_sendable": (InvalidArguments,),
+    "bad_item": (InvalidArguments,),
     "payload_too_large": (LocalProtocolError, InvalidArguments),
     "head_too_large": (LocalProtocolError, InvalidArguments),
     "head_not_sendable": (LocalProtocolError, InvalidArguments),

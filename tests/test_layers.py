@@ -28,6 +28,7 @@ LEAVES = frozenset(
     {
         "_directories",
         "_entry_points",
+        "_error_objects",
         "_errors",
         "_failures",
         "_forks",
@@ -104,6 +105,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "cbor2": ("spear/wire/_heads.py", "spear/wire/_values.py"),
     "trio_websocket": (),  # no file, until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
+    "rich": ("spear/cli/_bar.py",),
     "wsproto": ("spear/gateway/*.py",),
     "argparse._*": (),  # private; spear.cli keeps its own list of a parser's arguments
     "asyncio": ("spear/agent/*.py",),

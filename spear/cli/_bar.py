@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from importlib.util import find_spec
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -27,12 +26,16 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 200
 """Maximum number of characters of a progress report that are shown."""
 
-WITHOUT_RICH: Final = "spear: for a progress bar, install the extra spearlet[cli]"
+WITHOUT_RICH: Final = "spear: a progress bar needs rich: pip install 'spearlet[cli]'"
 
 
 def can_draw() -> bool:
     """Return whether the library that draws bars is installed."""
-    return find_spec("rich") is not None
+    try:
+        import rich  # noqa: F401  # takes a millisecond; its parts are loaded for the first bar
+    except ImportError:
+        return False
+    return True
 
 
 class ProgressBar(ABC):
@@ -194,9 +197,18 @@ class MapProgress(ProgressBar):
         """Seconds since the beginning of the run."""
         return time.monotonic() - self.begun
 
+    @property
+    def rate(self) -> str:
+        """Items a second, as text."""
+        return amount(round(self.done / max(self.seconds, 1e-3), 1))
+
+    def start(self) -> None:
+        """Measure the time from now on."""
+        self.begun = time.monotonic()
+
     def summary(self) -> str:
         """Return the progress as text."""
-        parts = [self.counts(), f"{amount(self.done / max(self.seconds, 1e-3))} items/s"]
+        parts = [self.counts(), f"{self.rate} items/s"]
         left = self.seconds_left
         if left < inf:
             parts.append(f"{age(left)} left")

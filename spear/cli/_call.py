@@ -92,13 +92,17 @@ def define_call(parser: CommandParser) -> None:
 def run_call(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     with long_integers():
-        call = understand(options)
-        with showing(verbose=options.verbose) as lines:
-            run = partial(_run, call, ResultOutput(lines.rows), lines)
-            status = trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
-            if status >= SIGNALLED:
-                lines.patience_seconds = IMPATIENT_SECONDS
-            return status
+        return perform_call(understand(options), verbose=options.verbose)
+
+
+def perform_call(call: CallCommand, *, verbose: bool = False) -> int:
+    """Make the call and print its result; return the exit status."""
+    with showing(verbose=verbose) as lines:
+        run = partial(_run, call, ResultOutput(lines.rows), lines)
+        status = trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+        if status >= SIGNALLED:
+            lines.patience_seconds = IMPATIENT_SECONDS
+        return status
 
 
 # -- the call ---------------------------------------------------------------------------------

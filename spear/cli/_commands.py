@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final[dict[str, str]] = {
     "call": "start a function in a separate process, call it, and print the result",
+    "map": "call a function for many items, in several processes, and write their results",
     "serve": "host functions until a signal or an operator stops the host",
     "invoke": "call a function of a running host",
     "result": "show the result or the status of a submitted call, or cancel it",

@@ -186,7 +186,7 @@ class LiveRows:
                 lines.append(each.text)
         if self._bar is not None and now >= self._next_summary:
             self._next_summary = now + SUMMARY_SECONDS
-            lines.append(self._bar.summary())
+            lines.append(f"spear: {self._bar.summary()}")
         return lines
 
 

@@ -73,12 +73,12 @@ def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None
 def _wants_json(words: Sequence[str]) -> bool:
     """Return whether errors are reported as JSON, as the output is; also if the command line is invalid.
 
-    A running host reports errors as text, because its standard error is a log. So do ``call`` and
-    ``invoke``, whose words belong to a function.
+    A running host reports errors as text, because its standard error is a log. So do ``call``, ``map``
+    and ``invoke``, whose words belong to a function.
     """
     command = next((each for each in words if each in COMMANDS), None)
     ours = words[: words.index("--")] if "--" in words else words
-    if command in ("call", "invoke") or (command == "serve" and "--check" not in ours):
+    if command in ("call", "map", "invoke") or (command == "serve" and "--check" not in ours):
         return False
     # Most commands accept abbreviated options.
     return any(len(each) > len("--") and "--json".startswith(each) for each in ours)
@@ -103,10 +103,15 @@ def _report_group(group: BaseExceptionGroup[BaseException], options: argparse.Na
     """Report the first known error of a group. Raises the group if it has an unknown one."""
     if group.subgroup(KeyboardInterrupt) is not None:
         return INTERRUPTED
-    known, unknown = group.split(lambda each: isinstance(each, SpearError) or is_refusal(each))
+    known, unknown = group.split(
+        lambda each: isinstance(each, SpearError | BrokenPipeError) or is_refusal(each)
+    )
     if known is None or unknown is not None:
         raise group
     error: BaseException = known
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, BrokenPipeError):
+        silence(sys.stdout)
+        return BROKEN_PIPE
     return _report(error, options)

@@ -58,6 +58,13 @@ class ResultOutput:
         else:
             await trio.to_thread.run_sync(partial(self._write, data), abandon_on_cancel=True)
 
+    def close(self) -> None:
+        """Close the file. Raises SpearError if the system could not keep what was written."""
+        try:
+            os.close(self._fd)
+        except OSError as error:  # a full disk elsewhere
+            raise SpearError(f"cannot write to {self._name}: {error.strerror}") from error
+
     def _write(self, data: bytes) -> None:
         try:
             if self._rows is None:

@@ -180,6 +180,8 @@ def define(name: str, parser: CommandParser) -> None:
     match name:
         case "call":
             from ._call import define_call as define_it
+        case "map":
+            from ._map import define_map as define_it
         case "serve":
             from ._serve import define_serve as define_it
         case "invoke":

@@ -1,4 +1,4 @@
-"""Parts of the commands that run a program's functions themselves: settings, signals, unfinished lines."""
+"""Parts of commands that run a program's functions themselves: settings, signals, unfinished lines."""
 
 from __future__ import annotations
 

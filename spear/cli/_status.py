@@ -34,6 +34,8 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (HostLost, 11, "the host was lost: the request may have been carried out"),
 )
 
+ITEMS_FAILED: Final = 12
+"""The status of a run over many items that has ended, and in which items failed."""
 
 SIGNALLED: Final = 128
 """Exit statuses above this are those of signals: 128 and the signal's number."""
@@ -73,6 +75,7 @@ def describe_statuses() -> str:
     """Return the list of exit statuses for ``--help``."""
     rows = [(0, "the result was printed")]
     rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
+    rows += [(ITEMS_FAILED, "items of spear map failed; their failures are in its output")]
     rows += [(SOFTWARE, "any other error")]
     rows += [(REFUSED, "an error of the operating system"), (INTERRUPTED, "interrupted")]
     lines = "\n".join(f"  {status:<5}{meaning}" for status, meaning in rows)

@@ -86,10 +86,13 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
             break
         flag, equals, value = word.partition("=")
         option = parser.option(flag) if flag.startswith("--") else None
+        short = None if word.startswith("--") else parser.option(word[:2])
+        if short is not None and short.nargs != 0:  # -j 2 or -j2; -h is text
+            option, flag, equals, value = short, word[:2], word[2:], word[2:]
         if option is None:
             words.append(word)
             continue
-        found.add(flag[2:])
+        found.add(flag.lstrip("-"))
         if option.nargs == 0:
             if equals:
                 parser.error(f"{flag} takes no value; put it after -- to pass it to the function")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Final, final
 
+from spear._error_objects import error_object
 from spear._errors import (
     CallCancelled,
     CallFailed,
@@ -163,37 +164,10 @@ def describe(
         told: dict[str, object] = {"kind": error.kind, "code": error.code, "message": str(error)}
         told["delivered"] = known if error.delivered == "no" or known == "yes" else error.delivered
     elif isinstance(error, SpearError):
-        told = {"kind": type(error).__name__, "code": error.code, "message": error.summary}
-        told["delivered"] = error.delivered
-        told |= _details(error, tell_all=tell_all)
+        told = error_object(error, tell_all=tell_all)
     else:
         told = {"kind": "InternalError", "code": INTERNAL_ERROR}
         told |= {"message": "the gateway has failed", "delivered": "maybe"}
     if request_id:
         told["request_id"] = request_id
     return told
-
-
-def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
-    """Return the fields that only some errors have."""
-    if isinstance(error, FunctionRaised):
-        more: dict[str, object] = {"message": error.remote_message, "type": error.type_name}
-        if error.remote_code:
-            more["remote_code"] = error.remote_code
-        if error.remote_traceback:
-            more["traceback"] = error.remote_traceback
-        return more
-    if isinstance(error, Overloaded):
-        return {"retry_after_seconds": error.retry_after_seconds}
-    if isinstance(error, InvalidArguments):
-        names = ("parameter", "expected", "got")
-        return {name: getattr(error, name) for name in names if getattr(error, name)}
-    if isinstance(error, ConfigurationError):
-        more = {"message": str(error)}  # includes the key, for clients that show nothing else
-        return more | ({"key": error.key} if error.key else {})
-    if isinstance(error, WorkerDied | SpawnFailed):
-        more = {} if isinstance(error, SpawnFailed) else {"exit_status": error.exit_status}
-        if tell_all and error.stderr_tail:
-            more["stderr_tail"] = error.stderr_tail
-        return more
-    return {}

@@ -172,3 +172,72 @@ def write_everywhere() -> str:
 @app.function(name="trig.sine")
 async def sine() -> int:
     return 0
+
+
+@app.function
+def measure(text: str, *, unit: str = "chars") -> str:
+    if text.startswith("bad"):
+        raise ValueError(f"{text} is bad")
+    if text.startswith("fatal"):
+        os._exit(3)
+    return f"{len(text)} {unit}"
+
+
+@app.function
+def third_time(path: str) -> int:
+    with open(path, "a") as file:
+        file.write("x")
+    attempts = Path(path).stat().st_size
+    if attempts < 3:
+        raise ConnectionError("not yet")
+    return attempts
+
+
+@app.function
+async def dawdle(text: str, *, alone: bool = False) -> str:
+    """Wait for ever if the text begins with "wait". Calls with a keyword do not travel in batches."""
+    if text.startswith("wait"):
+        print("waiting")  # noqa: T201  # as users do
+        await trio.sleep_forever()
+    return text
+
+
+@app.function
+async def opposite(number: int) -> int:
+    """Give the answers to 0, 1 and 2 in the opposite order."""
+    global answered
+    while answered != 2 - number:
+        await trio.sleep(0.01)
+    answered += 1
+    return number
+
+
+answered = 0
+
+
+@app.function
+async def twice_the_key(key: bytes) -> object:
+    return {key: 1, '{"$bytes": "a2V5"}': 2}
+
+
+@app.function
+async def ahead(reports: list[object]) -> None:
+    """Report progress, and wait."""
+    for each in reports:
+        spear.context().progress(each)
+        await trio.sleep(0.05)
+    await trio.sleep_forever()
+
+
+@app.function
+async def redraw() -> None:
+    for state in ("10%", "20%"):
+        sys.stderr.write(f"\r {state}")
+        sys.stderr.flush()
+    await trio.sleep_forever()
+
+
+@app.function
+async def redraw_and_end() -> str:
+    sys.stderr.write("\r 10%\r 20%\n")
+    return "done"

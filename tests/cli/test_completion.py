@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def test_commands_and_options(run: Run) -> None:
     assert completions(run) == [
-        "--help", "--version", "call", "completion", "drain", "invoke", "logs", "ps", "restart", "result",
-        "scale", "serve", "stop", "top",
+        "--help", "--version", "call", "completion", "drain", "invoke", "logs", "map", "ps", "restart",
+        "result", "scale", "serve", "stop", "top",
     ]  # fmt: skip
     assert completions(run, "re") == ["restart", "result"]
     assert completions(run, "--v") == ["--version"]
@@ -36,6 +36,15 @@ def test_what_is_a_functions_only_it_knows(run: Run) -> None:
     assert "--timeout" in completions(run, "invoke", "--key", "price", "--")
     assert completions(run, "serve", "sh") == []  # completed by the shell, as a file
     assert completions(run, "ps", "") == []
+
+
+def test_options_of_a_map_follow_its_function(run: Run) -> None:
+    assert completions(run, "map", "shop.py:price", "--re") == [
+        "--replicas",
+        "--resume",
+        "--retries",
+    ]
+    assert completions(run, "map", "shop.py:price", "--input", "") == []
 
 
 def test_without_a_host_no_names(run: Run) -> None:
