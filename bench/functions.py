@@ -1,14 +1,8 @@
-"""The functions that Spear's own measurements call, and a pool of the standard library, too."""
-
-import os
-import time
+"""The functions that Spear's own measurements call."""
 
 import spear
 
 app = spear.Agent()
-
-_FATAL = 7
-_ITEM_SECONDS = 0.01
 
 
 @app.function
@@ -20,18 +14,3 @@ def plain_echo(body: bytes) -> bytes:
 @app.function
 async def echo(body: bytes) -> bytes:
     return body
-
-
-@app.function
-def square(number: int) -> int:
-    """Return the square of a number, in no time."""
-    return number * number
-
-
-@app.function
-def fragile(number: int) -> int:
-    """Return the number after 10 ms; one of the numbers ends the process."""
-    time.sleep(_ITEM_SECONDS)
-    if number == _FATAL:
-        os._exit(1)
-    return number

@@ -229,7 +229,8 @@ class ItemCalls(Generic[T]):
 
     def _adapt(self, seconds: float, items: int, size: int) -> None:
         """Choose the size of further batches, after so many items have taken so many seconds."""
-        wanted = BATCH_SECONDS * items / max(seconds, 1e-6)
+        # At least a half: one item may have waited, or its process may have been suspended.
+        wanted = max(BATCH_SECONDS * items / max(seconds, 1e-6), self._batch / 2)
         most = min(2 * self._batch, MAX_BATCH, MAX_BATCH_BYTES * items / max(size, 1))
         self._batch = max(1, int(min(wanted, most)))
 

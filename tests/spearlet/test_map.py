@@ -313,6 +313,27 @@ async def test_buffers_arrive_as_bytes(size: str) -> None:
     assert [each.result for each in outcomes] == [bytes([each]) for each in range(20)]
 
 
+async def test_one_slow_item_halves_the_batches_and_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Batches once went back to one item, and had to double again."""
+    app = spear.Agent()
+
+    @app.function
+    async def call_id(number: int) -> int:
+        await trio.sleep(1 if number == 100 else 0.0001)
+        return spear.context().call_id
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.call_id, range(400), limit=1)
+    calls = [each.result for each in outcomes]
+    sizes = {call: calls.count(call) for call in calls}
+    slow = list(sizes).index(calls[100])
+    before, after = list(sizes.values())[slow : slow + 2]
+    assert before >= 16
+    assert after >= before // 2
+
+
 async def test_large_results_of_a_batch_are_sent_in_parts(batches: None) -> None:
     app = spear.Agent()
 
