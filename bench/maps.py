@@ -16,12 +16,12 @@ from pathlib import Path
 
 import trio
 
-from bench.functions import fragile, square
+from bench.items import fragile, square
 from bench.model import BenchError, Effort, Figure, Pattern, Sample, Workload
 from bench.process import die_with, settle_gc
 from spear.spearlet import Deployment, open_spearlet
 
-_FUNCTIONS = Path(__file__).with_name("functions.py")
+_ITEMS = Path(__file__).with_name("items.py")
 _PROCESSES = 2
 _CHUNK = 100
 _MAX_ROUNDS = 50
@@ -48,7 +48,7 @@ def spear(load: Workload, effort: Effort) -> Sample:
 
 async def _measure_spear(load: Workload, effort: Effort) -> Sample:
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(_FUNCTIONS, replicas=_PROCESSES)
+        deployment = await spearlet.deploy(_ITEMS, replicas=_PROCESSES)
         if load.kind is Pattern.MAP_WITH_DEATH:
             return {Figure.LOST: await _count_lost(deployment, load.count)}
 
