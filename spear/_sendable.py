@@ -1,16 +1,21 @@
 """The check whether a value can be sent, as an argument, a result or an item. A leaf module.
 
-CBOR libraries encode more than any peer here decodes: dates and decimals as tags, maps with numbers for
-keys, views of memory as lists of numbers. The check comes before the encoding, so such a value is refused
-where it was made, with an error that names its type and its place. The rules are those of ``spear.wire``;
-a test compares the two.
+CBOR libraries encode more than any peer here decodes: fractions and addresses as tags, maps with floats
+for keys, views of memory as lists of numbers. The check comes before the encoding, so such a value is
+refused where it was made, with an error that names its type and its place. The rules are those of
+``spear.wire``; a test compares the two.
+
+Most values are plain. For one that is not, because it holds a value of the table in ``spear._tagged``,
+the check stops with :class:`NotPlain`, so that plain values do not pay for the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias, final
+
+from ._tagged import names_of, tagged_type
 
 MAX_LEVELS: Final = 64
 """Levels of nested lists and maps; a peer's decoder accepts no more."""
@@ -26,16 +31,9 @@ _ALL_BUT_TEXT: Final = _SCALARS - {str}
 _SCALAR_CLASSES: Final = (int, float, bytes, bytearray)
 
 _ADVICE: Final = {
-    "datetime.date": "text, such as .isoformat()",
-    "datetime.time": "text, such as .isoformat()",
-    "datetime.timedelta": "a number, such as .total_seconds()",
-    "decimal.Decimal": "text, such as str(value)",
     "fractions.Fraction": "text, such as str(value)",
-    "uuid.UUID": "text, such as str(value)",
-    "pathlib.PurePath": "text, such as str(value)",
     "ipaddress._IPAddressBase": "text, such as str(value)",
     "builtins.BaseException": "text, such as str(value)",
-    "builtins.complex": "a list of two numbers",
     "builtins.memoryview": "bytes, such as .tobytes()",
     "_io._IOBase": "the file's content, such as .read()",
     "spear.SharedBuffer": "the buffer as the only argument or as the result",
@@ -87,6 +85,10 @@ class CannotSend(Exception):
         return self
 
 
+class NotPlain(Exception):
+    """A value holds one of a tagged type, or a map with a number for a key."""
+
+
 # Written for speed: it takes a quarter of the time of encoding the value.
 def check_sendable(value: object, levels: int = MAX_LEVELS, skip: Skip = _SCALARS) -> None:
     """Check that a value can be sent, but not that its text is valid Unicode.
@@ -97,6 +99,7 @@ def check_sendable(value: object, levels: int = MAX_LEVELS, skip: Skip = _SCALAR
         skip: types whose values are not checked.
 
     Raises:
+        NotPlain: the value is not plain; it was not checked otherwise.
         CannotSend: the value, or a part of it, cannot be sent.
     """
     kind = type(value)
@@ -126,6 +129,7 @@ def check_arguments(
         text: whether text is checked, too, as by :func:`check_text`.
 
     Raises:
+        NotPlain: an argument is not plain.
         CannotSend: an argument cannot be sent; the path begins with "argument 1" or with its name.
     """
     check = check_text if text else check_sendable
@@ -137,7 +141,7 @@ def check_arguments(
                 raise fault.inside(f"argument {index + 1}") from None
     for name, value in keywords.items():
         if text:
-            _check_unicode(name)
+            check_unicode(name)
         if text or type(value) not in _SCALARS:
             try:
                 check(value, MAX_LEVELS - 2)  # likewise
@@ -147,7 +151,7 @@ def check_arguments(
 
 def _check_items(items: Sequence[object], levels: int, skip: Skip) -> None:
     if not levels:
-        raise _too_deep()
+        raise too_deep()
     if len(items) > 16 and skip.issuperset(map(type, items)):  # slower for shorter lists
         return
     for index, item in enumerate(items):
@@ -160,7 +164,7 @@ def _check_items(items: Sequence[object], levels: int, skip: Skip) -> None:
 
 def _check_map(entries: Mapping[object, object], levels: int, skip: Skip) -> None:
     if not levels:
-        raise _too_deep()
+        raise too_deep()
     for key, item in entries.items():
         if type(key) is not str or skip is not _SCALARS:
             _check_key(key)
@@ -168,21 +172,29 @@ def _check_map(entries: Mapping[object, object], levels: int, skip: Skip) -> Non
             try:
                 check_sendable(item, levels - 1, skip)
             except CannotSend as fault:
-                raise fault.inside(f"[{_shown(key)}]") from None
+                raise fault.inside(f"[{shown_key(key)}]") from None
 
 
 def _check_key(key: object) -> None:
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, str):
-        _check_unicode(key)
+        check_unicode(key)
     elif not isinstance(key, bytes):
-        raise CannotSend(
-            f"a dict with a key of type {type(key).__qualname__}", "one with text keys"
-        )
+        if isinstance(key, int) and type(key) is not bool:
+            raise NotPlain
+        raise wrong_key(key)
 
 
-def _check_unicode(text: str) -> None:
+def wrong_key(key: object) -> CannotSend:
+    """Return the error for a map with a key that is neither text, bytes nor an integer."""
+    return CannotSend(
+        f"a dict with a key of type {type(key).__qualname__}", "one with text or integer keys"
+    )
+
+
+def check_unicode(text: str) -> None:
+    """Check that a text is valid Unicode. Raises CannotSend."""
     try:
         text.encode()
     except UnicodeEncodeError:  # lone surrogates, as in the names of files
@@ -192,7 +204,7 @@ def _check_unicode(text: str) -> None:
 def _check_other(value: object, levels: int, skip: Skip) -> None:
     """Check a value whose exact type is none of the usual ones."""
     if isinstance(value, str):
-        _check_unicode(value)
+        check_unicode(value)
     elif isinstance(value, _SCALAR_CLASSES) or value is None:
         return
     elif isinstance(value, Mapping):
@@ -208,9 +220,11 @@ def _check_other(value: object, levels: int, skip: Skip) -> None:
 def _check_object(value: object, levels: int, skip: Skip) -> None:
     names = _attributes_of(type(value))
     if names is None:
-        raise CannotSend(f"a value of type {type(value).__qualname__}", _advice_for(value))
+        if tagged_type(type(value)) is not None:
+            raise NotPlain
+        raise cannot_send(value)
     if not levels:
-        raise _too_deep()
+        raise too_deep()
     for name in names:
         try:
             check_sendable(getattr(value, name), levels - 1, skip)
@@ -230,10 +244,9 @@ def _attributes_of(cls: type) -> Collection[str] | None:
     return None
 
 
-def names_of(cls: type) -> Iterator[str]:
-    """Yield the names of a class and its bases, each after the name of its package: ``datetime.date``."""
-    for base in cls.__mro__:
-        yield f"{base.__module__.partition('.')[0]}.{base.__name__}"
+def cannot_send(value: object) -> CannotSend:
+    """Return the error for a value whose type cannot be sent."""
+    return CannotSend(f"a value of type {type(value).__qualname__}", _advice_for(value))
 
 
 def _advice_for(value: object) -> str:
@@ -244,14 +257,16 @@ def _advice_for(value: object) -> str:
     for method in _METHODS:
         if hasattr(cls, method):
             return f"the result of .{method}()"
-    # For sets, generators, views of dicts and similar values.
+    # For generators, views of dicts and similar values.
     return "a list" if hasattr(cls, "__iter__") or hasattr(cls, "__aiter__") else _ANYTHING
 
 
-def _too_deep() -> CannotSend:
+def too_deep() -> CannotSend:
+    """Return the error for a value that is nested too deeply."""
     return CannotSend(f"more than {MAX_LEVELS} levels of lists and maps", "fewer levels")
 
 
-def _shown(key: object) -> str:
+def shown_key(key: object) -> str:
+    """Return a key of a map as a path shows it."""
     text = repr(key)
     return text if len(text) <= 60 else f"{text[:57]}..."

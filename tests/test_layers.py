@@ -39,10 +39,12 @@ LEAVES = frozenset(
         "_host_limits",
         "_limits",
         "_paths",
+        "_scalars",
         "_segments",
         "_sendable",
         "_signatures",
         "_stalls",
+        "_tagged",
         "_targets",
         "_util",
         "_version",
@@ -54,6 +56,9 @@ the functions that take resources away from forked children."""
 BELOW_LEAVES: Final = {
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
+    "_json": ("_tagged",),
+    "_sendable": ("_tagged",),
+    "_tagged": ("_scalars",),
 }
 """Leaves that import another leaf."""
 
@@ -102,7 +107,7 @@ ZYGOTE = ("spear/agent/_zygote.py",)
 LOADER = ("spear/agent/_loader.py",)
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "cbor2": ("spear/wire/_heads.py", "spear/wire/_values.py"),
+    "cbor2": ("spear/wire/_heads.py", "spear/wire/_tags.py", "spear/wire/_values.py"),
     "trio_websocket": (),  # no file, until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
     "rich": ("spear/cli/_bar.py",),

@@ -21,8 +21,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from spear._errors import ConfigurationError
-from spear._sendable import names_of
 from spear._signatures import SCALARS
+from spear._tagged import names_of
 from spear._util import did_you_mean
 from spear.annotations import annotations_of
 

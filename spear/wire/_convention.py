@@ -23,9 +23,18 @@ from typing import Final
 
 from spear._errors import InvalidArguments
 from spear._segments import Segment
-from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
+from spear._sendable import (
+    MAX_LEVELS,
+    CannotSend,
+    NotPlain,
+    check_arguments,
+    check_sendable,
+    check_text,
+    check_unicode,
+)
 
-from ._frames import Payload
+from ._frames import Payload, TaggedBytes
+from ._tags import Lowering
 from ._values import Value, decode_value_untrusted, encode_value
 
 _RAW: Final = (bytes, bytearray, memoryview, Segment)
@@ -67,12 +76,43 @@ def encode_call(
         except (TypeError, ValueError):
             check_arguments(positional, keywords, text=True)
             raise  # pragma: no cover  # check_arguments() has raised for the fault
+    except NotPlain:
+        return _encode_tagged_call(function, positional, keywords), True
     except CannotSend as fault:
-        raise InvalidArguments(
-            f"{function}({fault.path}): {fault}",
-            parameter=fault.path,
-            code="argument_not_sendable",
-        ) from None
+        raise _not_sendable(function, fault) from None
+
+
+def _not_sendable(function: str, fault: CannotSend) -> InvalidArguments:
+    return InvalidArguments(
+        f"{function}({fault.path}): {fault}",
+        parameter=fault.path,
+        code="argument_not_sendable",
+    )
+
+
+def _encode_tagged_call(
+    function: str, positional: Sequence[object], keywords: Mapping[str, object]
+) -> TaggedBytes:
+    """Encode arguments that are not plain. Raises InvalidArguments."""
+    lowering = Lowering(_attributes_of)
+    levels = MAX_LEVELS - 2  # arguments travel as a list in a list
+    try:
+        items = []
+        for index, value in enumerate(positional):
+            try:
+                items.append(lowering.lower(value, levels))
+            except CannotSend as fault:
+                raise fault.inside(f"argument {index + 1}") from None
+        entries = {}
+        for name, value in keywords.items():
+            check_unicode(name)
+            try:
+                entries[name] = lowering.lower(value, levels)
+            except CannotSend as fault:
+                raise fault.inside(name if fault.path else f"{name}=...") from None
+    except CannotSend as fault:
+        raise _not_sendable(function, fault) from None
+    return TaggedBytes(encode_value([items, entries]))
 
 
 def encode_result(result: object) -> tuple[Payload, bool]:
@@ -96,6 +136,9 @@ def encode_sendable(result: object) -> tuple[Payload, bool]:
         if not isinstance(result, memoryview | Segment):  # can only be sent alone
             check_sendable(result)
         return encode_result(result)
+    except NotPlain:
+        lowered = Lowering(_attributes_of).lower(result, MAX_LEVELS)
+        return TaggedBytes(encode_value(lowered)), True
     except (TypeError, ValueError):
         check_text(result)
         raise  # pragma: no cover  # check_text() has raised for the fault

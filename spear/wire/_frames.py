@@ -20,13 +20,21 @@ from __future__ import annotations
 
 import enum
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, final
 
 from spear._segments import Segment
 
 from ._heads import Head
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@final
+class TaggedBytes(bytes):
+    """A CBOR payload that holds tags, which only a peer with the feature ``types`` decodes."""
+
+    __slots__ = ()
+
 
 Payload: TypeAlias = Buffer | Segment
 """A payload that can be sent."""

@@ -1,24 +1,35 @@
 """Arguments and results as CBOR.
 
-Values are those of JSON, bytes, and integers of any size. Decoding refuses everything else: tags other
-than those of big integers, simple values other than false, true and null, indefinite lengths, duplicate
-keys, and more than a million items. The number of items is limited because a one-byte empty list takes 64
-bytes in memory, and because decoding blocks the event loop.
+Values are those of JSON, bytes, integers of any size, and those of the types in ``spear._tagged``, which
+are tags. Decoding refuses everything else: other tags, simple values other than false, true and null,
+indefinite lengths, duplicate keys, and more than a million items. The number of items is limited because
+a one-byte empty list takes 64 bytes in memory, and because decoding blocks the event loop.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import cbor2
 
+from spear._tagged import BY_TAG, Restore, TagBudget
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from datetime import date, datetime, time, timedelta
+    from decimal import Decimal
+    from pathlib import PurePath
+    from uuid import UUID
+
 Value: TypeAlias = (
-    "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | None"
+    "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | "
+    "dict[str | bytes | int, Value] | AbstractSet[Value] | tuple[Value, ...] | datetime | date | time | "
+    "timedelta | Decimal | UUID | complex | PurePath | None"
 )
-"""A decoded value; or, only at the top level, a memoryview of shared memory."""
+"""A decoded value; a memoryview, of shared memory, occurs only at the top level, and a tuple in a set."""
 
 MAX_VALUE_DEPTH: Final = 64
 
@@ -36,7 +47,10 @@ UNCOLLECTED_BYTES: Final = 64 * 1024
 again and again: a million empty lists take 0.1 s to decode without it, and 0.3 s with it."""
 
 _TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict})
-"""The types that a decoded value may be made of."""
+"""The types that a decoded value without tags is made of."""
+
+_CONTAINERS: Final = frozenset({list, dict, set, frozenset, tuple})
+_NEVER: Final = frozenset({type(cbor2.undefined), cbor2.CBORSimpleValue})
 
 _ODD_BYTES: Final = bytes((*range(0xE0, 0xF4), 0xF7, 0xF8))
 """First bytes of simple values other than false, true and null."""
@@ -44,8 +58,11 @@ _ODD_BYTES: Final = bytes((*range(0xE0, 0xF4), 0xF7, 0xF8))
 SHORT_BYTES: Final = 1024
 """Largest payload searched for such a byte: that takes 0.1 us, a tenth of checking the decoded value."""
 
+TagDecoder: TypeAlias = Callable[[object, bool], object]
+"""A decoder of the content of one tag."""
+
 # Every tag that cbor2 decodes, except 2 and 3, which are integers beyond 64 bits.
-_REFUSED_TAGS: Final = (
+_KNOWN_TO_CBOR2: Final = (
     0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799,
 )  # fmt: skip
 
@@ -53,9 +70,10 @@ _REFUSED_TAGS: Final = (
 def encode_value(value: object, unfold: Callable[[object], object] | None = None) -> bytes:
     """Encode a value as one CBOR item.
 
-    Check first whether the value can be sent (``spear._sendable``): for sets, dates and some other types
-    this function makes items that no peer accepts, and it encodes a memoryview in a list or map as a list
-    of numbers. Refusing such values here, with cbor2, would double the time of encoding.
+    Check first whether the value can be sent (``spear._sendable``), and lower one that is not plain: for
+    sets, dates and some other types this function makes other items than the table of tags says, and it
+    encodes a memoryview in a list or map as a list of numbers. Refusing such values here, with cbor2,
+    would double the time of encoding.
 
     Args:
         value: made of dicts, lists, tuples, strings, numbers, bytes, booleans and None.
@@ -90,15 +108,13 @@ def decode_value_untrusted(payload: bytes) -> Value:
     if collects:
         gc.disable()
     try:
-        value = cbor2.CBORDecoder(
-            source,
-            max_depth=MAX_VALUE_DEPTH,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-            semantic_decoders=_DECODERS,
-            tag_hook=_refuse,
-        ).decode()
+        try:
+            value = _decode(source, _STOP)
+        except cbor2.CBORError as error:
+            if type(error.__cause__) is not _TagFound:
+                raise
+            source.seek(0)
+            value = _decode(source, _tag_decoders())
     except cbor2.CBORError as error:
         raise ValueError(f"not a valid value: {error.__cause__ or error}") from error
     finally:
@@ -107,17 +123,31 @@ def decode_value_untrusted(payload: bytes) -> Value:
     if source.tell() != len(payload):
         raise ValueError("not a valid value: extra bytes at the end")
     is_long = len(payload) > SHORT_BYTES
-    if (is_long or payload.translate(None, _ODD_BYTES) != payload) and not _is_plain(value):
+    if (is_long or payload.translate(None, _ODD_BYTES) != payload) and not _is_known(value):
         raise ValueError("not a valid value: undefined and unknown simple values are not supported")
     return cast("Value", value)
 
 
-def _is_plain(value: object) -> bool:
-    """Return whether a value has only objects of ``_TYPES``: cbor2 also decodes unknown simple values."""
+def _decode(source: BytesIO, decoders: Mapping[int, TagDecoder]) -> object:
+    return cbor2.CBORDecoder(
+        source,
+        max_depth=MAX_VALUE_DEPTH,
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+        strict_hashable_types=True,
+        semantic_decoders=decoders,
+        tag_hook=_refuse,
+    ).decode()
+
+
+def _is_known(value: object) -> bool:
+    """Return whether a value has no unknown simple values, which cbor2 decodes, too."""
     level = [value]
     while level:
         if not _TYPES.issuperset(map(type, level)):
-            return False
+            if not _NEVER.isdisjoint(map(type, level)):
+                return False
+            level = [each for each in level if type(each) in _CONTAINERS]
         level = gc.get_referents(*level)  # the contents of all lists and maps, collected in C
     return True
 
@@ -156,9 +186,30 @@ _LENGTH_BYTES: Final = {
 
 
 def _refuse(*_: object) -> object:
-    raise ValueError(
-        "dates, decimals, UUIDs and other tagged values are not supported: send text or numbers"
-    )
+    raise ValueError("a tag that is not supported: send text or numbers")
 
 
-_DECODERS: Final = dict.fromkeys(_REFUSED_TAGS, _refuse)
+class _TagFound(Exception):
+    """A payload holds a tag, so the tags in it have to be counted while they are decoded."""
+
+
+def _stop(*_: object) -> object:
+    raise _TagFound
+
+
+_REFUSED: Final = {tag: _refuse for tag in _KNOWN_TO_CBOR2 if tag not in BY_TAG}
+_STOP: Final = _REFUSED | dict.fromkeys(BY_TAG, _stop)
+
+
+def _tag_decoders() -> dict[int, TagDecoder]:
+    """Return decoders for the tags of one value, which count what they cost together."""
+    budget = TagBudget()
+
+    def decoder(restore: Restore) -> TagDecoder:
+        def decode(content: object, _: bool) -> object:
+            budget.spend()
+            return restore(content, budget)
+
+        return decode
+
+    return _REFUSED | {tag: decoder(restore) for tag, restore in BY_TAG.items()}

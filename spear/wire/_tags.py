@@ -1,0 +1,169 @@
+"""Values of the tagged types (``spear._tagged``) as trees that CBOR can encode.
+
+Plain values never come here: a :class:`Lowering` is made for a value in which a tagged type was found. It
+checks and converts in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from typing import Final, TypeAlias, final
+
+from cbor2 import CBORTag
+
+from spear._scalars import Unsuitable
+from spear._sendable import (
+    CannotSend,
+    cannot_send,
+    check_unicode,
+    shown_key,
+    too_deep,
+    wrong_key,
+)
+from spear._tagged import KEY_NUMBERS, MAP, TagBudget, TaggedType, tagged_type
+
+FieldsOf: TypeAlias = Callable[[type], Iterable[tuple[str, str]]]
+"""Returns (key, attribute) for each field of a data class. Raises TypeError for other classes."""
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, bytes, bytearray})
+_PLAIN_CLASSES: Final = (int, float, bytes, bytearray)
+
+
+@final
+class Lowering:
+    """A conversion of one value, with a count of what its tagged values cost the peer.
+
+    Tagged values become tags, enums their values, data classes maps.
+
+    Args:
+        fields_of: returns the fields of data classes.
+    """
+
+    __slots__ = ("_budget", "_fields_of")
+
+    def __init__(self, fields_of: FieldsOf) -> None:
+        self._fields_of = fields_of
+        self._budget = TagBudget()
+
+    def lower(self, value: object, levels: int) -> object:
+        """Return the value, or a part of it, as CBOR has it.
+
+        Args:
+            value: the value.
+            levels: how deep lists, maps and tags may be nested in it.
+
+        Raises:
+            CannotSend: the value, or a part of it, cannot be sent.
+        """
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if isinstance(value, str):
+            check_unicode(value)
+            return value
+        if kind is list or kind is tuple:
+            return self._items(value, levels)  # type: ignore[arg-type]  # mypy does not follow `kind`
+        if isinstance(value, _PLAIN_CLASSES):
+            return value
+        if isinstance(value, Mapping):
+            return self._map(value, levels)
+        if isinstance(value, Sequence) and not isinstance(value, memoryview):
+            return self._items(value, levels)
+        if isinstance(value, Enum):
+            return self.lower(value.value, levels)
+        try:
+            fields = self._fields_of(kind)
+        except TypeError:
+            row = tagged_type(kind)
+            if row is None:
+                raise cannot_send(value) from None
+            return self._tagged(row, value, levels)
+        if not levels:
+            raise too_deep()
+        return {
+            key: self._part(getattr(value, attribute), levels - 1, f".{attribute}")
+            for key, attribute in fields
+        }
+
+    def _part(self, value: object, levels: int, step: str) -> object:
+        try:
+            return self.lower(value, levels)
+        except CannotSend as fault:
+            raise fault.inside(step) from None
+
+    def _items(self, items: Sequence[object], levels: int) -> list[object]:
+        if not levels:
+            raise too_deep()
+        if _PLAIN.issuperset(map(type, items)):
+            return list(items)
+        return [self._part(item, levels - 1, f"[{index}]") for index, item in enumerate(items)]
+
+    def _map(self, entries: Mapping[object, object], levels: int) -> object:
+        keys = [key.value if isinstance(key, Enum) else key for key in entries]
+        has_numbers = False
+        for key in keys:
+            if isinstance(key, str):
+                check_unicode(key)
+            elif isinstance(key, int) and type(key) is not bool:
+                has_numbers = True
+                if key not in KEY_NUMBERS:
+                    raise CannotSend("a dict with a key of more than 64 bits", "one with text keys")
+            elif not isinstance(key, bytes):
+                raise wrong_key(key)
+        levels -= 1 + has_numbers  # the tag is a level, too
+        if levels < 0:
+            raise too_deep()
+        lowered = {
+            key: self._part(value, levels, f"[{shown_key(key)}]")
+            for key, value in zip(keys, entries.values(), strict=True)
+        }
+        if len(lowered) < len(keys):
+            raise CannotSend("a dict with equal keys", "one whose keys differ")
+        if not has_numbers:
+            return lowered
+        self._spend(lowered)
+        return CBORTag(*MAP.lower(lowered))
+
+    def _tagged(self, row: TaggedType, value: object, levels: int) -> CBORTag:
+        if not levels:
+            raise too_deep()
+        try:
+            tag, content = row.lower(value)
+        except Unsuitable as fault:
+            raise CannotSend(fault.what, fault.instead) from None
+        if isinstance(value, AbstractSet):
+            self._spend(value)
+            return CBORTag(tag, self._members(value, levels - 1))
+        self._spend()
+        return CBORTag(tag, self.lower(content, levels - 1))
+
+    def _members(self, members: AbstractSet[object], levels: int) -> list[object]:
+        if not levels:
+            raise too_deep()
+        if len({each.value if isinstance(each, Enum) else each for each in members}) < len(members):
+            raise CannotSend("a set with equal members", "a list")
+        lowered = []
+        for each in members:
+            member = self._part(each, levels - 1, "{...}")
+            if _has_map(member):
+                what = f"a set with a member of type {type(each).__qualname__}"
+                raise CannotSend(what, "a list")
+            lowered.append(member)
+        return lowered
+
+    def _spend(self, members: Collection[object] | None = None) -> None:
+        try:
+            self._budget.spend()
+            if members is not None:
+                self._budget.spend_members(members)
+        except Unsuitable as fault:
+            raise CannotSend(fault.what, fault.instead) from None
+
+
+def _has_map(member: object) -> bool:
+    """Return whether a member of a set would arrive as a map, or as a tuple with one in it."""
+    if isinstance(member, list):
+        return any(map(_has_map, member))
+    return isinstance(member, dict)
