@@ -411,6 +411,7 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "argument_type": (InvalidArguments,),
     "argument_not_sendable": (InvalidArguments,),
     "bad_item": (InvalidArguments,),
+    "types_not_supported": (LocalProtocolError, InvalidArguments),
     "payload_too_large": (LocalProtocolError, InvalidArguments),
     "head_too_large": (LocalProtocolError, InvalidArguments),
     "head_not_sendable": (LocalProtocolError, InvalidArguments),

@@ -1,19 +1,22 @@
 """Values as JSON; a value that JSON cannot express becomes a map with one key. A leaf module.
 
 Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "nan"}``, an integer of more
-digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``. Such
-maps are read back, too. Results may hold everything that CBOR can express, and JSON can express less; the
-command line and the gateway both write the rest in this way.
+digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``, a date
+is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. Such maps are read back. The
+command line and the gateway both write values in this way.
 """
 
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import sys
 from math import inf, isfinite
-from typing import Final, NoReturn
+from typing import Final, NoReturn, final
+
+from ._tagged import BY_NAME, MAP, TagBudget, TaggedType, tagged_type
 
 
 class _InvalidJson(ValueError):
@@ -61,27 +64,49 @@ def _float(text: str) -> float:
     return read_float(text)
 
 
-def _map(pairs: list[tuple[str, object]]) -> object:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise _InvalidJson("a map has the same key twice")
-    if len(result) == 1:
-        return _from_json(*pairs[0])
-    return result
+@final
+class _Reader:
+    """A reader of the maps of one JSON text, with a count of what their tagged values cost."""
 
+    __slots__ = ("_budget",)
 
-def _from_json(key: str, value: object) -> object:
-    """Return the value that :func:`dump_json` writes as this map with one key; any other map as it is."""
-    if isinstance(value, str):
-        if key == "$bytes":
-            if not value.isascii():
-                raise _InvalidJson("$bytes is not Base64")
-            return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
-        if key == "$float" and value in ("nan", "inf", "-inf"):
-            return float(value)
-        if key == "$int" and _HEXADECIMAL.fullmatch(value):
-            return int(value, 16)  # takes linear time
-    return {key: value}
+    def __init__(self) -> None:
+        self._budget: TagBudget | None = None
+
+    def map(self, pairs: list[tuple[str, object]]) -> object:
+        """Return a map, or the value that :func:`dump_json` writes as this map."""
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            raise _InvalidJson("a map has the same key twice")
+        if len(result) == 1:
+            return self._from_json(*pairs[0])
+        return result
+
+    def _from_json(self, key: str, value: object) -> object:
+        """Return the value that :func:`dump_json` writes as this map with one key; else the map."""
+        if not isinstance(value, str | list) or not key.startswith("$"):
+            return {key: value}
+        if (row := BY_NAME.get(key)) is not None:
+            return self._tagged(row, value)
+        if isinstance(value, str):
+            if key == "$bytes":
+                if not value.isascii():
+                    raise _InvalidJson("$bytes is not Base64")
+                return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
+            if key == "$float" and value in ("nan", "inf", "-inf"):
+                return float(value)
+            if key == "$int" and _HEXADECIMAL.fullmatch(value):
+                return int(value, 16)  # takes linear time
+        return {key: value}
+
+    def _tagged(self, row: TaggedType, content: object) -> object:
+        if self._budget is None:
+            self._budget = TagBudget()
+        try:
+            self._budget.spend()
+            return row.read(content, self._budget)
+        except ValueError as error:
+            raise _InvalidJson(f"${row.name}: {error}") from None
 
 
 def load_json(text: str | bytes) -> object:
@@ -90,12 +115,15 @@ def load_json(text: str | bytes) -> object:
     Raises:
         json.JSONDecodeError: the text is not JSON.
         ValueError: the text is JSON and cannot be used: a map has a key twice, a number has too many
-            digits or fits no float, or ``$bytes`` is not Base64.
+            digits or fits no float, ``$bytes`` is not Base64, or ``$date`` is no date.
         RecursionError: the text is nested too deeply.
     """
     try:
         return json.loads(
-            text, parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_map
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_float,
+            object_pairs_hook=_Reader().map,
         )
     except ValueError as error:
         if type(error) is not ValueError:
@@ -109,13 +137,19 @@ def too_many_digits() -> str:
     return f"an integer has more than {sys.get_int_max_str_digits()} digits"
 
 
-def _of_bytes(value: object) -> object:
+def _of_other(value: object) -> object:
     if isinstance(value, bytes | memoryview):
         return {"$bytes": base64.b64encode(value).decode()}
-    raise TypeError(type(value).__qualname__)
+    row = tagged_type(type(value))
+    if row is None:
+        raise TypeError(type(value).__qualname__)
+    return {f"${row.name}": row.write(value)}
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_of_bytes)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_of_other)
+
+_CONTAINERS: Final = frozenset({list, dict, set, frozenset, tuple})
+_KEYS: Final = frozenset({str, bytes})
 
 
 def dump_json(value: object) -> str:
@@ -126,10 +160,23 @@ def dump_json(value: object) -> str:
         ValueError: two keys of a map, one bytes and one text, would become the same.
     """
     try:
-        return _ENCODER.encode(value)
+        if not _has_numbers_as_keys(value):
+            return _ENCODER.encode(value)
     except (TypeError, ValueError):
-        # A key is bytes, a float is not finite, or an integer has too many digits.
-        return _ENCODER.encode(_as_json(value))
+        pass  # a key is bytes, a float is not finite, or an integer has too many digits
+    return _ENCODER.encode(_as_json(value))
+
+
+def _has_numbers_as_keys(value: object) -> bool:
+    """Return whether a map in a value has a number for a key, which ``json`` would write as text."""
+    level = [value]
+    while level:
+        level = [each for each in level if type(each) in _CONTAINERS]
+        for each in level:
+            if type(each) is dict and not _KEYS.issuperset(map(type, each)):
+                return True
+        level = gc.get_referents(*level)  # the contents of all of them, collected in C
+    return False
 
 
 def _as_json(value: object) -> object:
@@ -137,9 +184,11 @@ def _as_json(value: object) -> object:
         return {"$float": repr(value)}
     if isinstance(value, int):
         return _integer_as_json(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     if isinstance(value, dict):
+        if not _KEYS.issuperset(map(type, value)):
+            return {f"${MAP.name}": _as_json(MAP.write(value))}
         # A JSON key must be text: bytes become the text of their map.
         pairs = [
             (key if isinstance(key, str) else _ENCODER.encode(key), _as_json(each))
@@ -149,7 +198,8 @@ def _as_json(value: object) -> object:
         if len(result) < len(pairs):
             raise ValueError("two keys of a map are the same in JSON")
         return result
-    return value
+    row = tagged_type(type(value))
+    return value if row is None else {f"${row.name}": _as_json(row.write(value))}
 
 
 def _integer_as_json(value: int) -> object:

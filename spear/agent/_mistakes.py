@@ -81,18 +81,12 @@ def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
 
 
 _ADVICE: Final = {
-    "datetime.date": ("str", "{}.fromisoformat()"),
-    "datetime.time": ("str", "{}.fromisoformat()"),
-    "datetime.timedelta": ("float", "{}(seconds=...)"),
-    "decimal.Decimal": ("str", "{}()"),
     "fractions.Fraction": ("str", "{}()"),
-    "uuid.UUID": ("str", "{}()"),
     "ipaddress._IPAddressBase": ("str", "{}()"),
     "collections.deque": ("list", "{}()"),
     "collections.Counter": ("dict", "{}()"),
     "_io.BytesIO": ("bytes", "{}()"),
     "_io.StringIO": ("str", "{}()"),
-    "builtins.complex": ("list[float]", "{}(*...)"),
     "numpy.ndarray": ("list", "numpy.array()"),
     "numpy.datetime64": ("str", "numpy.{}()"),
     "numpy.generic": ("float", "numpy.{}()"),

@@ -7,12 +7,17 @@ annotation                                accepted value → what the function g
 ``float``                                 a float, or an int that a float holds exactly
 ``bytes`` ``bytearray`` ``memoryview``    bytes → as annotated
 ``list[T]``, ``Sequence[T]`` ...          a list, each item checked
-``tuple[...]`` ``set[T]`` ``frozenset``   a list → as annotated
-``dict[K, V]``, ``Mapping[K, V]`` ...     a map, each key and value checked; int keys come as text
+``tuple[...]``                            a list → as annotated
+``set[T]`` ``frozenset[T]`` ...           a set or a list → as annotated
+``dict[K, V]``, ``Mapping[K, V]`` ...     a map, each key and value checked; text → an int key
 ``X | Y``, ``Optional[X]``                the first that fits, an exact type before a conversion
 ``Literal[...]``, enum classes            one of the values
 attrs class, dataclass, ``TypedDict``     a map with its fields and no others
-``pathlib`` paths                         text
+``datetime`` ``date`` ``time``            such a value, or text of ISO 8601
+``timedelta``                             a duration, text such as "PT1.5S", or seconds
+``Decimal`` ``UUID``                      such a value, or text; an int for ``Decimal``
+``complex``                               a complex or real number, or a list of two
+``pathlib`` paths                         a path, or text
 another class                             an instance of the class, which no decoded value can be:
                                           see ``spear.agent``
 none, ``Any``, ``object``, an annotation  any value
@@ -32,8 +37,9 @@ from typing import Final, TypeAlias
 
 from ._check import Build, Check
 from ._containers import container_check, union_check
-from ._scalars import SCALAR_CHECKS, enum_check, literal_check, path_check
+from ._scalars import SCALAR_CHECKS, enum_check, literal_check
 from ._structures import instance_check, structure_check
+from ._tagged import tagged_check
 
 MakeCheck: TypeAlias = Callable[[type, tuple[object, ...], Build], Check | None]
 """A function that makes the checks of some classes: ``make(cls, arguments, build)`` gets the class, the
@@ -43,7 +49,7 @@ classes."""
 _MAKERS: Final[tuple[MakeCheck, ...]] = (
     container_check,
     enum_check,
-    path_check,
+    tagged_check,
     structure_check,
     instance_check,  # last: it makes a check for almost every class
 )

@@ -65,6 +65,8 @@ def _set(make: MakeSet, arguments: tuple[object, ...], build: Build) -> Check:
     as_list = _list(arguments, build)
 
     def convert(value: object) -> object:
+        if isinstance(value, set | frozenset):
+            value = list(value)
         items: list[object] = as_list(value)  # type: ignore[assignment]  # a list, if it returns
         try:
             result = make(items)
@@ -80,12 +82,17 @@ def _set(make: MakeSet, arguments: tuple[object, ...], build: Build) -> Check:
 def _tuple(arguments: tuple[object, ...], build: Build) -> Check:
     if not arguments or arguments[-1] is ...:
         as_list = _list(arguments[:1], build)
-        return Check(as_list.text, NeverExact, lambda value: tuple(as_list(value)), parts=[as_list])  # type: ignore[arg-type]  # likewise
+
+        def make(value: object) -> object:
+            # A tuple arrives as such only inside of a set.
+            return tuple(as_list(list(value) if type(value) is tuple else value))  # type: ignore[arg-type]  # likewise
+
+        return Check(as_list.text, NeverExact, make, parts=[as_list])
     checks = [build(each) for each in (() if arguments == ((),) else arguments)]
     check = Check(named("list", checks), parts=checks)
 
     def convert(value: object) -> object:
-        if type(value) is not list:
+        if type(value) is not list and type(value) is not tuple:
             raise check.mismatch(value)
         if len(value) != len(checks):
             raise Mismatch(f"expected {len(checks)} items, got {len(value)}")
@@ -121,7 +128,7 @@ def _dict(arguments: tuple[object, ...], build: Build) -> Check:
 
 def _key(check: Check | None, key: object, step: str) -> object:
     if check is not None and check.exact is int and type(key) is str and _INTEGER.fullmatch(key):
-        key = int(key)  # Spear's CBOR has only text keys, like JSON
+        key = int(key)  # JSON has only text keys
     return key if check is None else check.at(key, step)
 
 

@@ -1,11 +1,10 @@
-"""Checks of numbers, text, bytes, paths, enums and literals."""
+"""Checks of numbers, text, bytes, enums and literals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
-from pathlib import PurePath
 from typing import Final
 
 from ._check import Build, Check, shown
@@ -41,11 +40,6 @@ SCALAR_CHECKS: Final[dict[type, Check]] = {
     bytearray: _scalar("bytes", bytearray, bytearray, bytes, memoryview),  # type: ignore[arg-type]  # likewise
     memoryview: _scalar("bytes", memoryview, memoryview, bytes),  # type: ignore[arg-type]  # likewise
 }
-
-
-def path_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
-    """Return the check for a class of paths; None for another class."""
-    return _scalar("a path as text", cls, cls, str) if issubclass(cls, PurePath) else None
 
 
 def enum_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:

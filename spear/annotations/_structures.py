@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import typing
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Final
+from uuid import UUID
 
 from spear._util import did_you_mean, text_of
 
@@ -88,7 +92,11 @@ def _fields_of(
     return fields, required, frozenset(aliases) - fields.keys()
 
 
-_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of all wire types
+_SAMPLES: Final[tuple[object, ...]] = (
+    None, True, 0, 0.0, "", b"", [], {}, set(), frozenset(), (), 0j, Decimal(0), UUID(int=0), PurePath(),
+    datetime(1, 1, 1), date(1, 1, 1), time(), timedelta(),
+)  # fmt: skip
+"""Values of all types that a decoder makes."""
 
 
 def instance_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:

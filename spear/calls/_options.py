@@ -94,6 +94,7 @@ def _expect_plain_function(on_progress: object) -> None:
 
 
 _ADVICE: Final = {
+    "types_not_supported": "; send text, numbers and lists",
     "payload_too_large": (
         "; send the data in parts, as items of a stream, or raise max_message_bytes of spear.HostLimits"
     ),

@@ -16,6 +16,7 @@ from spear._errors import (
 from spear._util import NoPublicConstructor
 from spear.channels import protected_class
 
+from ._options import cannot_be_sent
 from ._payloads import Result, decode_result_untrusted, encode_item
 from ._scopes import leave_it_to_scope
 
@@ -100,6 +101,8 @@ class FunctionStream(metaclass=NoPublicConstructor):
             await self._fail(error)
             raise
         except LocalProtocolError as error:
+            if error.code == "types_not_supported":
+                raise cannot_be_sent(self._function, error) from error
             raise LocalProtocolError(f"{self._function}: {self._why_no_items()}") from error
         self._sent += 1
 

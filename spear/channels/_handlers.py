@@ -102,7 +102,11 @@ class Handlers:
                     self._connection.respond(call, payload, CBOR if is_cbor else 0, micros)
                     self._counters.messages_sent += 1
                 except LocalProtocolError as error:
-                    # The only possible fault is the size of the result.
+                    if error.code == "types_not_supported":
+                        raise FunctionRaised(
+                            f"{error}: return text, numbers and lists", type_name="TypeError"
+                        ) from None
+                    # The only other fault is the size of the result.
                     advice = f"{error}; send the result in parts, as a stream"
                     self._fail(call, Rejected(advice, code="result_too_large", delivered="yes"))
         except CallFailed as failure:

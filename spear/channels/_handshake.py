@@ -19,6 +19,7 @@ from spear.wire import (
     NONCE_BYTES,
     REFUSAL,
     SEGMENTS,
+    TYPES,
     VERSION,
     AuthAccepted,
     AuthRequest,
@@ -106,7 +107,7 @@ async def admit_agent(
         accepted = AuthAccepted(proven[0].prove(reply), limits, features)
         connection.send_control(Kind.AUTH_ACCEPTED, head=accepted.to_head())
         pipe.flush()
-        connection.open(request.limits)
+        connection.open(request.limits, takes_types=TYPES in features)
         if SEGMENTS in features:
             pipe.segments.agree(request.limits, trusts=False)
         return Login(request, proven[0], derive_session(proven[0], nonce, request.nonce))
@@ -183,7 +184,7 @@ async def _log_in(
     if not secret.verify(reply, accepted.proof):
         raise AuthenticationFailed("the peer is not the expected host: it does not know the secret")
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
-    connection.open(accepted.limits)
+    connection.open(accepted.limits, takes_types=TYPES in accepted.features)
     if SEGMENTS in accepted.features and SEGMENTS in request.features:
         pipe.segments.agree(accepted.limits, trusts=True)
     return Login(request, secret, derive_session(secret, challenge.nonce, nonce))
@@ -191,7 +192,7 @@ async def _log_in(
 
 def _features(pipe: Pipe) -> tuple[str, ...]:
     """Return the optional features of the protocol that this end can use on the pipe."""
-    return (SEGMENTS,) if pipe.segments.is_possible else ()
+    return (SEGMENTS, TYPES) if pipe.segments.is_possible else (TYPES,)
 
 
 async def _receive(

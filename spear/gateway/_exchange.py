@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
-from spear.wire import TooManyItems, decode_result, encode_value
+from spear.wire import TooManyItems, decode_result, encode_alone
 
 from ._errors import Problem
 
@@ -287,7 +287,7 @@ def show_cbor(value: object) -> bytes:
     """Return a value as CBOR."""
     if isinstance(value, memoryview):  # a SharedBuffer arrives as a memoryview
         value = bytes(value)
-    return encode_value(value)
+    return encode_alone(value)
 
 
 def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:

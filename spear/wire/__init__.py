@@ -17,6 +17,7 @@ from ._connection import Event as Event
 from ._convention import NO_ARGUMENTS as NO_ARGUMENTS
 from ._convention import NONE as NONE
 from ._convention import decode_result as decode_result
+from ._convention import encode_alone as encode_alone
 from ._convention import encode_arguments as encode_arguments
 from ._convention import encode_call as encode_call
 from ._convention import encode_result as encode_result
@@ -42,10 +43,12 @@ from ._frames import Frame as Frame
 from ._frames import FrameType as FrameType
 from ._frames import Payload as Payload
 from ._frames import Received as Received
+from ._frames import TaggedBytes as TaggedBytes
 from ._frames import pack_prefix as pack_prefix
 from ._handshake import NONCE_BYTES as NONCE_BYTES
 from ._handshake import REFUSAL as REFUSAL
 from ._handshake import SEGMENTS as SEGMENTS
+from ._handshake import TYPES as TYPES
 from ._handshake import VERSION as VERSION
 from ._handshake import AuthAccepted as AuthAccepted
 from ._handshake import AuthRequest as AuthRequest

@@ -49,6 +49,7 @@ from ._frames import (
     FrameType,
     Payload,
     Received,
+    TaggedBytes,
     unpack_items_untrusted,
 )
 from ._heads import Head
@@ -104,14 +105,6 @@ def _accept_all(function: int, head: Head | None) -> CallFailed | None:
     return None
 
 
-def _in_bytes(payload: Payload) -> Buffer:
-    """Return the payload as a buffer whose length is in bytes. Raises TypeError if it is no buffer."""
-    if isinstance(payload, Segment):
-        return payload.as_view()
-    # A memoryview of a bytearray would stop the caller from resizing it.
-    return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
-
-
 def _too_large(what: str, size: int, most: int) -> LocalProtocolError:
     message = f"the {what} has {size} bytes; the peer accepts at most {most}"
     return LocalProtocolError(message, code="payload_too_large")
@@ -131,6 +124,7 @@ class Connection:
     Attributes:
         state: state of the connection.
         peer: the peer's limits.
+        takes_types: whether the peer decodes the tags of dates, sets and other types.
         calls: open calls, by id; from the request to the final frame.
         incomplete: calls of the peer whose request has not arrived completely.
         outbound_open: number of open calls that this end made.
@@ -147,7 +141,8 @@ class Connection:
         "_accepts", "_begun_items", "_conduct", "_finals", "_finals_mark", "_heard", "_limits",
         "_new_call", "_next_id", "_on_incomplete", "_peer_last_id", "_receiver", "_refunded", "_role",
         "_signals", "_sink", "calls", "error", "inbound_open", "incomplete", "messages",
-        "outbound_open", "peer", "refused", "request_bytes", "state", "unknown_frames", "windows",
+        "outbound_open", "peer", "refused", "request_bytes", "state", "takes_types", "unknown_frames",
+        "windows",
     )  # fmt: skip
 
     def __init__(
@@ -162,6 +157,7 @@ class Connection:
         self._role = role
         self._limits = limits
         self.peer = limits
+        self.takes_types = False
         self._sink = sink
         self._receiver = receiver
         self._signals = SignalQueue(sink)
@@ -200,7 +196,7 @@ class Connection:
         """Return an open connection without a handshake, for two ends in one process."""
         connection = cls(role, limits, sink, trusted=True)
         connection.state = ConnectionState.OPEN
-        connection.open(limits)
+        connection.open(limits, takes_types=True)
         return connection
 
     # -- from the handshake to traffic ------------------------------------------------------------
@@ -212,9 +208,15 @@ class Connection:
             raise RemoteProtocolError(f"frame {kind.name} in state {self.state.name}")
         self.state = state
 
-    def open(self, peer: WireLimits) -> None:
-        """End the handshake: use the peer's limits, and raise the caps of the receiver."""
+    def open(self, peer: WireLimits, *, takes_types: bool = False) -> None:
+        """End the handshake: use the peer's limits, and raise the caps of the receiver.
+
+        Args:
+            peer: the peer's limits.
+            takes_types: whether both ends have the feature ``types``.
+        """
         self.peer = peer
+        self.takes_types = takes_types
         self.windows = self._connection_windows()
         self._open_windows(self.messages)
         self.calls[self.messages.id] = self.messages
@@ -290,8 +292,8 @@ class Connection:
 
         Raises:
             ChannelClosed: one of the two sides is shutting down.
-            LocalProtocolError: the payload is too large for the peer, the peer accepts no further call
-                now, or this call was started before.
+            LocalProtocolError: the payload is too large for the peer, or has tags that the peer does not
+                decode; the peer accepts no further call now; or this call was started before.
             ValueError: the head cannot be encoded.
         """
         if self.state is not _OPEN:
@@ -361,9 +363,26 @@ class Connection:
     def _to_be_pushed(self, payload: Payload, flags: int) -> tuple[Payload, int]:
         """Return a payload that is not ``bytes`` in a form for the sink, and the flags for it."""
         if not isinstance(payload, Segment):
-            return _in_bytes(payload), flags
+            return self._in_bytes(payload), flags
         lent = payload if self._sink.may_lend(payload) else payload.as_view()
         return lent, flags | SHARED
+
+    def _in_bytes(self, payload: Payload) -> Buffer:
+        """Return the payload as a buffer whose length is in bytes. Raises TypeError if it is no buffer.
+
+        Raises:
+            LocalProtocolError: the payload holds tags that the peer does not decode.
+        """
+        if isinstance(payload, Segment):
+            return payload.as_view()
+        if isinstance(payload, TaggedBytes) and not self.takes_types:
+            raise LocalProtocolError(
+                "the peer does not support dates, decimals, sets, maps with integer keys and other "
+                "tagged values",
+                code="types_not_supported",
+            )
+        # A memoryview of a bytearray would stop the caller from resizing it.
+        return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
 
     def fail(self, call: CalleeSide, failure: CallFailed) -> None:
         """Send a failure, the final frame of a call. Raises LocalProtocolError if it has had one."""
@@ -386,7 +405,7 @@ class Connection:
         """
         if call.sends[call.state].get(Kind.SIGNAL) is None:
             raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
-        report = payload if type(payload) is bytes else _in_bytes(payload)
+        report = payload if type(payload) is bytes else self._in_bytes(payload)
         size = len(report)
         if size > self.peer.fragment_bytes:
             raise _too_large("report", size, self.peer.fragment_bytes)
@@ -416,7 +435,7 @@ class Connection:
         windows = call.windows
         if state is None or windows is None:
             raise LocalProtocolError(f"cannot send an item of a call that is {call.state.name}")
-        item = payload if type(payload) is bytes else _in_bytes(payload)
+        item = payload if type(payload) is bytes else self._in_bytes(payload)
         size = len(item)
         if size > self.peer.max_message_bytes:
             raise _too_large("item", size, self.peer.max_message_bytes)

@@ -144,6 +144,14 @@ def encode_sendable(result: object) -> tuple[Payload, bool]:
         raise  # pragma: no cover  # check_text() has raised for the fault
 
 
+def encode_alone(value: object) -> bytes:
+    """Encode a value as one CBOR item, bytes included. Raises CannotSend."""
+    payload, is_cbor = encode_sendable([value])
+    assert is_cbor
+    assert isinstance(payload, bytes)
+    return payload[1:]  # without the head of a list of one item
+
+
 def _as_payload(buffer: Payload) -> Payload:
     """Return the buffer with ``len()`` equal to its size in bytes; copied only if necessary."""
     if isinstance(buffer, memoryview) and (buffer.itemsize != 1 or not buffer.c_contiguous):

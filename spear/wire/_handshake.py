@@ -49,6 +49,9 @@ _MOST: Final = 2**32 - 1
 SEGMENTS: Final = "segments"
 """The feature of passing large payloads as file descriptors of sealed memory files."""
 
+TYPES: Final = "types"
+"""The feature of decoding the tags of ``spear._tagged``: dates, decimals, sets and others."""
+
 
 @final
 @attrs.frozen

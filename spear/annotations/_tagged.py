@@ -1,0 +1,96 @@
+"""Checks of dates, times, durations, decimal and complex numbers, UUIDs and paths.
+
+Each accepts values of its class, and text in the form that JSON callers send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath, PureWindowsPath
+from typing import Final
+from uuid import UUID
+
+from spear._scalars import (
+    MAX_DIGITS,
+    read_complex,
+    read_date,
+    read_datetime,
+    read_decimal,
+    read_duration,
+    read_time,
+    read_uuid,
+)
+
+from ._check import Build, Check, shown
+from ._mismatch import Mismatch
+
+
+def _seconds(value: object) -> timedelta:
+    try:
+        return timedelta(seconds=value)  # type: ignore[arg-type]  # an int or a float
+    except OverflowError:
+        raise ValueError("more than 999999999 days") from None
+
+
+def _decimal(value: object) -> Decimal:
+    assert isinstance(value, int)
+    if abs(value) >= 10**MAX_DIGITS:
+        raise ValueError(f"more than {MAX_DIGITS} digits")
+    return Decimal(value)
+
+
+def _complex(value: object) -> complex:
+    return read_complex([value, 0])
+
+
+_READERS: Final[Mapping[type, tuple[str, Mapping[type, Callable[[object], object]]]]] = {
+    datetime: ("datetime", {str: read_datetime}),
+    date: ("date", {str: read_date}),
+    time: ("time", {str: read_time}),
+    timedelta: ("timedelta", {str: read_duration, int: _seconds, float: _seconds}),
+    Decimal: ("Decimal", {str: read_decimal, int: _decimal}),
+    UUID: ("UUID", {str: read_uuid}),
+    complex: ("complex", {list: read_complex, int: _complex, float: _complex}),
+}
+"""For each class its name, and functions that make it of other types. They raise ValueError."""
+
+
+def tagged_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
+    """Return the check for a class of dates, numbers, UUIDs or paths; None for another class."""
+    if issubclass(cls, PurePath):
+        return _path_check(cls)
+    if cls not in _READERS:
+        return None
+    name, readers = _READERS[cls]
+    check = Check(name, cls)
+
+    def convert(value: object) -> object:
+        read = readers.get(type(value))
+        if read is None:
+            raise check.mismatch(value)
+        try:
+            return read(value)
+        except ValueError as error:
+            raise Mismatch(f"expected {name}, got {shown(value)}: {error}") from None
+
+    check.complete(convert)
+    return check
+
+
+def _path_check(cls: type[PurePath]) -> Check:
+    check = Check("a path", cls)
+    is_windows = issubclass(cls, PureWindowsPath)
+
+    def convert(value: object) -> object:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str) or (
+            isinstance(value, PurePath) and isinstance(value, PureWindowsPath) is is_windows
+        ):
+            return cls(value)
+        raise check.mismatch(value)
+
+    check.complete(convert)
+    return check
