@@ -138,7 +138,10 @@ def tagged_type(cls: type) -> TaggedType | None:
     try:
         return _known[cls]
     except KeyError:
-        found = next((BY_CLASS[name] for name in names_of(cls) if name in BY_CLASS), None)
+        # A data class is sent as a map, whatever its bases are.
+        is_structure = hasattr(cls, "__attrs_attrs__") or hasattr(cls, "__dataclass_fields__")
+        names = () if is_structure else names_of(cls)
+        found = next((BY_CLASS[name] for name in names if name in BY_CLASS), None)
         if len(_known) < 1000:  # a program may make classes without end
             _known[cls] = found
         return found

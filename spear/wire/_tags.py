@@ -65,6 +65,9 @@ class Lowering:
             return value
         if kind is list or kind is tuple:
             return self._items(value, levels)  # type: ignore[arg-type]  # mypy does not follow `kind`
+        row = tagged_type(kind)
+        if row is not None:
+            return self._tagged(row, value, levels)
         if isinstance(value, _PLAIN_CLASSES):
             return value
         if isinstance(value, Mapping):
@@ -76,10 +79,7 @@ class Lowering:
         try:
             fields = self._fields_of(kind)
         except TypeError:
-            row = tagged_type(kind)
-            if row is None:
-                raise cannot_send(value) from None
-            return self._tagged(row, value, levels)
+            raise cannot_send(value) from None
         if not levels:
             raise too_deep()
         return {
