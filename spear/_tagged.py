@@ -13,6 +13,7 @@ Rules for a row:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast, final
@@ -67,8 +68,12 @@ Python does not randomize hashes of numbers, so a peer can choose numbers that s
 hash table. The time to build the table is then quadratic: this many take 0.1 s, which is as long as the
 largest value takes to decode. Text and bytes have random hashes, and are not counted."""
 
-SMALL_TABLE: Final = 512
+SMALL_TABLE: Final = 256
 """Members of a set or map so small that its numbers are not counted."""
+
+MAX_EQUAL_HASHES: Final = 16
+"""Members of a set with the same hash, which are all compared with each other. Tuples of small integers
+have up to eight: -1 and -2 have the same hash in Python, and so each coordinate doubles their number."""
 
 
 @final
@@ -91,12 +96,23 @@ class TagBudget:
             )
 
     def spend_members(self, members: Collection[object]) -> None:
-        """Count the numbers among the members of a set, or among the keys of a map."""
+        """Count the numbers among the members of a set, or among the keys of a map.
+
+        Raises:
+            Unsuitable: there are too many, or too many have the same hash.
+            TypeError: a member cannot be hashed.
+        """
+        if len(members) <= MAX_EQUAL_HASHES:
+            return
         if len(members) > SMALL_TABLE:
             kinds = map(type, members)
             self._numbers -= sum(kind is not str and kind is not bytes for kind in kinds)
             if self._numbers < 0:
                 raise Unsuitable(f"more than {MAX_NUMBERS} numbers in sets and keys", "lists")
+        if len(set(map(hash, members))) < len(members):
+            (_, most), *_ = Counter(map(hash, members)).most_common(1)
+            if most > MAX_EQUAL_HASHES:
+                raise Unsuitable(f"a set with {most} members of the same hash", "a list")
 
 
 Restore: TypeAlias = Callable[[Content, TagBudget], object]
@@ -154,25 +170,23 @@ KEY_NUMBERS: Final = range(-(1 << 63), 1 << 64)
 
 
 def _frozen(value: object) -> object:
-    """Return a member of a set. A list in it was a tuple. Raises TypeError if it cannot be hashed."""
-    if type(value) is list:
-        return tuple([_frozen(each) for each in value])
-    hash(value)
-    return value
+    """Return a member of a set: a list in a set was a tuple."""
+    return tuple(map(_frozen, value)) if type(value) is list else value
 
 
 def _set_reader(make: Callable[..., AbstractSet[object]]) -> Restore:  # type: ignore[explicit-any]  # constructors
     def read(content: Content, budget: TagBudget) -> AbstractSet[object]:
         if type(content) is not list:
             raise ValueError("not a set: a list of its members")
-        budget.spend_members(content)
+        members = list(map(_frozen, content))
         try:
-            members = make(map(_frozen, content))
+            budget.spend_members(members)
+            found = make(members)
         except TypeError:
             raise ValueError("a set with a member that cannot be hashed") from None
-        if len(members) < len(content):
+        if len(found) < len(members):
             raise ValueError("a set with equal members")
-        return members
+        return found
 
     return read
 

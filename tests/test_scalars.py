@@ -13,7 +13,6 @@ import pytest
 
 from spear._scalars import (
     MAX_DIGITS,
-    MAX_EXPONENT,
     MAX_PATH_CHARACTERS,
     Unsuitable,
     fraction_of,
@@ -94,7 +93,7 @@ class Stamp(datetime):
 
 
 def test_digits_that_would_be_lost_are_refused() -> None:
-    with pytest.raises(Unsuitable, match="the Stamp 2026-01-31T12:00:00.123456789: send text"):
+    with pytest.raises(Unsuitable, match=r"the Stamp 2026-01-31.* send text"):
         write_datetime(Stamp(2026, 1, 31))
 
 
@@ -220,7 +219,7 @@ def test_paths() -> None:
         (read_special_decimal, ["1", "0", "1E+5", [0, 0], "-1.5"]),
         (read_floats, [[1.0], [1, 2], [1.0, "2"], 1.0, [1.0, 2.0, 3.0]]),
         (read_complex, [[1], [True, 1], [2**53 + 1, 0], "1j", [10**400, 1]]),
-        (read_uuid, [1, "", "{01234567-89ab-cdef-0123-456789abcdef}", "0123456789abcdef0123456789abcdef"]),
+        (read_uuid, [1, "", "{01234567-89ab-cdef-0123-456789abcdef}", "0123456789abcdef" * 2]),
         (read_uuid_bytes, [b"", bytes(15), bytes(17), "x" * 16]),
         (path_reader("Path"), [1, b"x", "x" * (MAX_PATH_CHARACTERS + 1)]),
     ],

@@ -14,6 +14,7 @@ import pytest
 from spear._tagged import (
     BY_NAME,
     BY_TAG,
+    MAX_EQUAL_HASHES,
     MAX_NUMBERS,
     MAX_TAGS,
     PRIVATE_TAGS,
@@ -47,7 +48,7 @@ def test_no_two_rows_share_a_tag_a_name_or_a_class() -> None:
 def test_wire_md_lists_the_tags() -> None:
     documented = {int(word) for word in rows_of("wire.md", 0)}
     assert documented == set(BY_TAG)
-    assert PRIVATE_TAGS == int.from_bytes(b"\0Spe") * 256
+    assert int.from_bytes(b"Spe\0") == PRIVATE_TAGS
 
 
 def test_http_md_lists_the_forms() -> None:
@@ -100,6 +101,15 @@ def test_s6_a_budget_is_exceeded_by_one_more(
         spend(budget)
     with pytest.raises(ValueError, match="more than"):
         spend(budget)
+
+
+def test_s6_members_of_one_hash_are_few() -> None:
+    prime = (1 << 61) - 1  # Python's hashes of integers are remainders modulo this prime
+    TagBudget().spend_members([prime * each for each in range(MAX_EQUAL_HASHES)])
+    grid = [(x, y, z) for x in range(-5, 5) for y in range(-5, 5) for z in range(-2, 0)]
+    TagBudget().spend_members(grid)
+    with pytest.raises(ValueError, match="a set with 17 members of the same hash: send a list"):
+        TagBudget().spend_members([prime * each for each in range(MAX_EQUAL_HASHES + 1)])
 
 
 def test_small_tables_text_and_bytes_are_not_counted() -> None:

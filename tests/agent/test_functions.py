@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from contextvars import ContextVar
-from datetime import date
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import attrs
@@ -211,23 +211,23 @@ async def test_what_cannot_be_sent_back_is_refused_where_it_was_returned() -> No
     app = Agent()
 
     @app.function
-    async def dates() -> object:
-        return {"days": [1, date(2024, 2, 29)]}
+    async def parts() -> object:
+        return {"parts": [{1}, Fraction(1, 2)]}
 
     @app.function
-    def plain_dates() -> object:
-        return date(2024, 2, 29)
+    def plain_parts() -> object:
+        return Fraction(1, 2)
 
     @app.function
     async def text() -> object:
         return ["fine", "\ud800"]
 
     message = "{}() returned {}, which cannot be sent: return {} instead"
-    days = "text, such as .isoformat()"
+    advice = "text, such as str(value)"
     async with calling(app, debug=True) as caller:
         for name, what, instead in (
-            ("dates", "a value of type date at ['days'][1]", days),
-            ("plain_dates", "a value of type date", days),
+            ("parts", "a value of type Fraction at ['parts'][1]", advice),
+            ("plain_parts", "a value of type Fraction", advice),
             ("text", "text that is not Unicode at [1]", "bytes, such as os.fsencode()"),
         ):
             said = message.format(name, what, instead)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import deque
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
+from numbers import Number
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, SupportsFloat
+from uuid import UUID
 
 import attrs
 import pytest
@@ -21,25 +26,27 @@ from .helpers import calling
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator  # noqa: F401  # used in texts below
-    from fractions import Fraction  # noqa: F401  # used in texts below
-    from pathlib import Path
 
 
 class Clock:
     pass
 
 
+class Hour(date):
+    """A class of which no value arrives, though its base is one that does."""
+
+
 @attrs.frozen
 class Dated:
     text: str
-    when: date
+    share: Fraction
 
 
 @attrs.frozen
 class Tree:
     name: str
     below: list[Tree]
-    when: date = date(2024, 2, 29)
+    part: Fraction = Fraction(1)
 
 
 async def refused(annotation: object) -> str:
@@ -66,12 +73,9 @@ def foreign(package: str, *names: str) -> type:
     return cls
 
 
-DATE = "date cannot be sent: use the annotation str, and date.fromisoformat() in the function"
+PART = "Fraction cannot be sent: use the annotation str, and Fraction() in the function"
 CLOCK = "Clock cannot be sent: use the annotation str, list or dict, or make Clock a dataclass"
-DECIMAL = "Decimal cannot be sent: use the annotation str, and Decimal() in the function"
-COMPLEX = (
-    "complex cannot be sent: use the annotation list[float], and complex(*...) in the function"
-)
+HOUR = "Hour cannot be sent: use the annotation str, list or dict, or make Hour a dataclass"
 FRAME = "DataFrame cannot be sent: use the annotation list, and DataFrame() in the function"
 MODEL = "Order cannot be sent: use the annotation dict, and Order.model_validate() in the function"
 NUMPY = "datetime64 cannot be sent: use the annotation str, and numpy.datetime64() in the function"
@@ -90,11 +94,11 @@ OTHER = "date cannot be sent: use the annotation str, list or dict, or make date
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        (date, DATE), ("date", DATE), (complex, COMPLEX), (Decimal, DECIMAL), (Clock, CLOCK),
-        (date | None, DATE), (date | Decimal, DATE), (list[date], DATE), (set[date], DATE),
-        (tuple[date, ...], DATE), (tuple[int, date], DATE), (dict[str, date], DATE),
-        (list[dict[str, Clock]], CLOCK), (Dated, DATE), (list[Dated], DATE),
-        (Items[date], DATE),
+        (Fraction, PART), ("Fraction", PART), (Hour, HOUR), (Clock, CLOCK),
+        (Fraction | None, PART), (Fraction | Clock, PART), (list[Fraction], PART),
+        (set[Fraction], PART), (tuple[Fraction, ...], PART), (tuple[int, Fraction], PART),
+        (dict[str, Fraction], PART), (list[dict[str, Clock]], CLOCK), (Dated, PART),
+        (list[Dated], PART), (Items[Fraction], PART),
         (foreign("pandas.core.frame", "NDFrame", "DataFrame"), FRAME),
         (foreign("pydantic.main", "BaseModel", "Order"), MODEL),
         (foreign("numpy", "generic", "datetime64"), NUMPY),
@@ -111,8 +115,9 @@ async def test_what_can_never_be_given_is_refused(annotation: object, said: str)
 @pytest.mark.parametrize(
     "annotation",
     [
-        str, "str", None, "None", Any, object, date | str, "date | int", Tree, list[Tree], Items[int],
-        Items, SupportsFloat, "Hashable", "Fraction", "list[Fraction]", "just a remark",
+        str, "str", None, "None", Any, object, Fraction | str, "Fraction | int", Tree, list[Tree],
+        Items[int], Items, SupportsFloat, "Hashable", "Path", "list[Path]", "just a remark", date,
+        datetime, time, timedelta, Decimal, UUID, complex, set[date], os.PathLike, Number, PurePath,
     ],
     ids=str,
 )  # fmt: skip
@@ -124,13 +129,17 @@ async def test_what_need_not_be_given_is_for_those_who_call_it_here() -> None:
     app = Agent()
 
     @app.function
-    async def due(day: date = date(2024, 2, 29), *more: date, clock: Clock | None = None) -> str:
-        return day.isoformat()
+    async def due(
+        part: Fraction = Fraction(1, 2), *more: Fraction, clock: Clock | None = None
+    ) -> str:
+        return str(part)
 
     async with calling(app) as caller:
-        assert await caller.call("due") == "2024-02-29"
-        with pytest.raises(spear.InvalidArguments, match=r"due\(day=...\): expected date, got str"):
-            await caller.call("due", "2024-02-29")
+        assert await caller.call("due") == "1/2"
+        with pytest.raises(
+            spear.InvalidArguments, match=r"due\(part=...\): expected Fraction, got str"
+        ):
+            await caller.call("due", "1/2")
 
 
 @pytest.mark.parametrize(

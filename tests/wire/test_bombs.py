@@ -7,23 +7,29 @@ the same run.
 from __future__ import annotations
 
 import tracemalloc
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import cbor2
 import pytest
 
 from spear._limits import MIB
+from spear._tagged import MAX_EQUAL_HASHES, MAX_NUMBERS
 from spear.wire import (
     MAX_VALUE_DEPTH,
     MAX_VALUE_ITEMS,
     TooManyItems,
     decode_value_untrusted,
+    encode_alone,
     encode_value,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SIZE = 8 * MIB
 HUGE = (1 << 62) - 1
@@ -45,6 +51,12 @@ def head(kind: int, number: int) -> bytes:
 def full(unit: bytes, size: int = SIZE) -> bytes:
     """Return an array of as many units as fit."""
     return head(4, size // len(unit)) + unit * (size // len(unit))
+
+
+def set_of(members: Iterable[object]) -> bytes:
+    """Return a set on the wire, though it may not be allowed."""
+    items = [encode_alone(each) for each in members]
+    return b"\xd9\x01\x02" + head(4, len(items)) + b"".join(items)
 
 
 NESTED = b"\x81" * (MAX_VALUE_DEPTH - 2) + b"\x80"
@@ -83,8 +95,35 @@ ALLOWED: Final = {
     "a big negative integer": b"\xc3" + head(2, SIZE) + b"\xff" * SIZE,
     "bytes": encode_value([bytes(SIZE)]),
     "texts": encode_value(["x" * 1000] * (SIZE // 1000)),
+    "decimal numbers": full(encode_alone(Decimal("-" + "9" * 300))),
+    "paths": full(encode_alone(Path("x/" * 15_000 + "x"))),
 }
 """Values of the same size that are no bombs."""
+
+TAGGED: Final = {
+    "dates": full(encode_alone(date.today()), SIZE // 4),
+    "times": full(encode_alone(datetime.now(UTC)), SIZE // 2),
+    "UUIDs": full(encode_alone(UUID(int=1)), SIZE // 2),
+    "decimal numbers": full(encode_alone(Decimal("1.5")), SIZE // 8),
+    "empty sets": full(encode_alone(set()), SIZE // 8),
+    "empty maps": full(encode_alone({1: 1}), SIZE // 8),
+    "nested sets": full(b"\xda\x53\x70\x65\x04\x81" * 30 + b"\x00", SIZE // 4),
+    "many numbers as members": set_of(range(1 << 40, 1 << 59, 1 << 40)),
+    "numbers of one hash": set_of(PRIME * each for each in range(16_000)),
+    "UUIDs of one hash": set_of(UUID(int=PRIME * each) for each in range(16_000)),
+    "tuples of one hash": set_of(
+        [*[0] * 50, *[-1 - int(bit) for bit in f"{each:013b}"]] for each in range(8_000)
+    ),
+    "small sets of one hash": full(set_of(PRIME * each for each in range(17)), SIZE // 8),
+}
+"""Values with more tags, or more numbers in hash tables, than are allowed."""
+
+TABLES: Final = {
+    "numbers far apart": set_of(each << 42 for each in range(MAX_NUMBERS)),
+    "pairs of one hash": set_of([0, -1 - each % 2, each // 2] for each in range(MAX_NUMBERS)),
+    "sets of one hash": full(set_of(PRIME * each for each in range(MAX_EQUAL_HASHES)), SIZE // 8),
+}
+"""Allowed values whose numbers share their places in hash tables."""
 
 
 def cost(work: Callable[[], object]) -> float:
@@ -100,6 +139,24 @@ def cost(work: Callable[[], object]) -> float:
 def refuse(payload: bytes, error: type[ValueError] = ValueError) -> None:
     with pytest.raises(error):
         decode_value_untrusted(payload)
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize("name", TAGGED)
+def test_s6_too_many_tags_are_refused_for_less_than_the_largest_honest_value(
+    name: str, yardstick: float
+) -> None:
+    assert cost(lambda: refuse(TAGGED[name])) <= MOST_TIME * yardstick
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize("name", TABLES)
+def test_s6_hash_tables_take_no_longer_than_the_largest_honest_value(
+    name: str, yardstick: float
+) -> None:
+    assert cost(lambda: decode_value_untrusted(TABLES[name])) <= MOST_TIME * yardstick
 
 
 @pytest.fixture(scope="module")

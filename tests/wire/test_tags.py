@@ -21,9 +21,7 @@ from spear.wire import decode_value_untrusted, encode_alone, encode_call, encode
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-ZONES = st.none() | st.builds(
-    timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(lambda each: each)
-)
+ZONES = st.none() | st.builds(timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)))
 DECIMALS = st.decimals(places=None) | st.builds(
     "{}{}E{}".format, st.sampled_from(["", "-"]), st.integers(0, 10**60), st.integers(-6144, 6144)
 ).map(Decimal)
@@ -221,7 +219,7 @@ def test_s6_a_tag_is_refused_with_its_reason(content: object, said: str) -> None
 def test_s6_a_tag_is_no_key_of_a_map() -> None:
     for key in 1j, Decimal(1), date.today(), frozenset():
         payload = b"\xa1" + encode_alone(key) + b"\x00"
-        with pytest.raises(ValueError, match="not a valid value: .*map key must be a text string"):
+        with pytest.raises(ValueError, match="not a valid value"):
             decode_value_untrusted(payload)
 
 
