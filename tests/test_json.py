@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spear._json import dump_json, load_json, read_float
+from spear._tagged import TABLE
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    | st.dates() | st.timedeltas() | st.uuids() | st.datetimes() | st.times() | st.decimals()
+    | st.complex_numbers() | st.frozensets(st.integers() | st.text(max_size=2), max_size=3),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(), inner, max_size=4)
+    | st.dictionaries(st.integers(-(2**63), 2**64 - 1), inner, max_size=4),
     max_leaves=20,
-)
+)  # fmt: skip
+NAMES = ["$bytes", "$float", *(f"${row.name}" for row in TABLE)]
 
 
 def same(one: object, other: object) -> bool:
@@ -26,6 +36,8 @@ def same(one: object, other: object) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, Decimal | complex):
+        return repr(one) == repr(other)
     return type(one) is type(other) and one == other
 
 
@@ -33,8 +45,72 @@ def same(one: object, other: object) -> bool:
 def test_values_come_back_as_they_went(value: object) -> None:
     text = dump_json(value)
     json.loads(text, parse_constant=pytest.fail)  # check that the text is strict JSON
-    if '"$' not in text.replace('"$bytes"', "").replace('"$float"', ""):
+    rest = text
+    for name in NAMES:
+        rest = rest.replace(f'"{name}"', "")
+    if '"$' not in rest:
         assert same(load_json(text), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (datetime(2026, 1, 31, 12, tzinfo=UTC), '{"$datetime": "2026-01-31T12:00:00+00:00"}'),
+        (datetime(2026, 1, 31, 12), '{"$datetime": "2026-01-31T12:00:00"}'),
+        (date(2026, 1, 31), '{"$date": "2026-01-31"}'),
+        (time(12), '{"$time": "12:00:00"}'),
+        (timedelta(1, 0.5), '{"$duration": "P1DT0.5S"}'),
+        (Decimal("1.50"), '{"$decimal": "1.50"}'),
+        (UUID(int=1), '{"$uuid": "00000000-0000-0000-0000-000000000001"}'),
+        (1 - 2j, '{"$complex": [1.0, -2.0]}'),
+        (complex("inf"), '{"$complex": [{"$float": "inf"}, 0.0]}'),
+        ({2, 1}, '{"$set": [1, 2]}'),
+        (frozenset({b"a"}), '{"$frozenset": [{"$bytes": "YQ=="}]}'),
+        ({(1, "a")}, '{"$set": [[1, "a"]]}'),
+        ({1: "tea", "b": {2: math.inf}},
+         '{"$map": [[1, "tea"], ["b", {"$map": [[2, {"$float": "inf"}]]}]]}'),
+        ({b"a": 1, 2: 3}, '{"$map": [[{"$bytes": "YQ=="}, 1], [2, 3]]}'),
+        (Path("a"), '{"$path": "a"}'),
+        (PurePosixPath("/"), '{"$posixpath": "/"}'),
+        (PureWindowsPath("C:\\"), '{"$windowspath": "C:\\\\"}'),
+        ([{"days": {date(2026, 1, 31)}}], '[{"days": {"$set": [{"$date": "2026-01-31"}]}}]'),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_each_type_has_one_form(value: object, form: str) -> None:
+    assert dump_json(value) == form
+    assert same(load_json(form), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"$date": "soon"}', r"\$date: not a date, such as 2026-01-31"),
+        ('{"$date": "2026-02-30"}', r"\$date: day"),
+        ('{"$decimal": "1E+7000"}', r"\$decimal: a decimal number with the exponent 7000"),
+        ('{"$set": [1, true]}', r"\$set: a set with equal members"),
+        ('{"$set": [{"a": 1}]}', r"\$set: .* cannot be hashed"),
+        ('{"$map": [[1, 2], [1, 3]]}', r"\$map: a map with equal keys"),
+        ('{"$map": [[1.5, 2]]}', r"\$map: .* neither text, bytes nor an integer"),
+        ('{"$map": [[1]]}', r"\$map: not a map: a list of pairs"),
+        ('{"$complex": [1]}', r"\$complex: not a complex number"),
+    ],
+)
+def test_a_form_whose_content_does_not_fit_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_json(text)
+
+
+def test_s6_what_tagged_values_of_a_text_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = dump_json([date.today()] * 1001)
+    numbers = dump_json([set(range(501)), set(range(501))])
+    load_json(dates)
+    load_json(numbers)
+    monkeypatch.setattr("spear._tagged.MAX_TAGS", 1000)
+    monkeypatch.setattr("spear._tagged.MAX_NUMBERS", 1000)
+    for text, said in (dates, "more than 1000 dates"), (numbers, "more than 1000 numbers"):
+        with pytest.raises(ValueError, match=said):
+            load_json(text)
 
 
 def test_what_was_shared_is_shown_as_bytes() -> None:
@@ -105,11 +181,12 @@ def test_keys_that_would_be_the_same_in_json_have_none() -> None:
 def test_what_only_looks_like_ours_is_a_map() -> None:
     for value in (
         {"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}, {"$int": 1}, {"$int": "12"},
-        {"$int": "0x_1"}, {"$int": "0x"},
+        {"$int": "0x_1"}, {"$int": "0x"}, {"$date": 1}, {"$set": None}, {"$day": "2026-01-31"},
+        {"$date": "2026-01-31", "a": 1}, {"date": "2026-01-31"},
     ):  # fmt: skip
         assert load_json(json.dumps(value)) == value
-    with pytest.raises(TypeError, match="set"):
-        dump_json({1})
+    with pytest.raises(TypeError, match="object"):
+        dump_json([object()])
 
 
 @pytest.mark.parametrize(

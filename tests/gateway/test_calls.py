@@ -46,6 +46,12 @@ async def raw(site: Site, function: str, body: bytes, kind: str, query: str = ""
         ("echo", [None], None),
         ("echo", [{"x": {"$bytes": "AP8="}}], {"x": {"$bytes": "AP8="}}),
         ("echo", {"value": {"$float": "nan"}}, {"$float": "nan"}),
+        ("echo", [{"$set": [{"$date": "2026-01-31"}]}], {"$set": [{"$date": "2026-01-31"}]}),
+        (
+            "echo",
+            {"value": {"$map": [[1, {"$decimal": "1.50"}]]}},
+            {"$map": [[1, {"$decimal": "1.50"}]]},
+        ),
         ("echo", [[1.5, True, {"a": None}, "é"]], [1.5, True, {"a": None}, "é"]),
     ],
 )
@@ -104,6 +110,7 @@ async def test_other_bodies_are_bytes_and_text() -> None:
         (b"1" * 5000, "application/json", "", 400, 'write it as {"$int": "0x..."}'),
         (b'{"$args": 1}', "application/json", "", 400, "$args must be an array"),
         (b'{"$bytes": "?"}', "application/json", "", 400, "cannot be used"),
+        (b'{"$date": "soon"}', "application/json", "", 400, "cannot be used: $date: not a date"),
         (b"\xff", "application/json", "", 400, "cannot be used"),
         (b"\xff", "text/plain", "", 400, "not UTF-8"),
         (b"a=1", "application/x-www-form-urlencoded", "", 415, "send JSON"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
 from io import BytesIO
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 import cbor2
 import pytest
@@ -33,6 +36,9 @@ ODD: list[object] = [
     b"\x00\xff",
     [],
     {"a": b"b", b"c": [1]},
+    date(2026, 1, 31),
+    {1, "a"},
+    [Decimal("1.50"), {"x": UUID(int=1)}],
 ]
 
 
