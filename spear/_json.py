@@ -16,7 +16,7 @@ import sys
 from math import inf, isfinite
 from typing import Final, NoReturn, final
 
-from ._tagged import BY_NAME, MAP, TagBudget, TaggedType, tagged_type
+from ._tagged import BY_NAME, CONTAINERS, MAP, TagBudget, TaggedType, tagged_type
 
 
 class _InvalidJson(ValueError):
@@ -148,7 +148,6 @@ def _of_other(value: object) -> object:
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_of_other)
 
-_CONTAINERS: Final = frozenset({list, dict, set, frozenset, tuple})
 _KEYS: Final = frozenset({str, bytes})
 
 
@@ -171,7 +170,7 @@ def _has_numbers_as_keys(value: object) -> bool:
     """Return whether a map in a value has a number for a key, which ``json`` would write as text."""
     level = [value]
     while level:
-        level = [each for each in level if type(each) in _CONTAINERS]
+        level = [each for each in level if type(each) in CONTAINERS]
         for each in level:
             if type(each) is dict and not _KEYS.issuperset(map(type, each)):
                 return True

@@ -115,6 +115,9 @@ class TagBudget:
                 raise Unsuitable(f"a set with {most} members of the same hash", "a list")
 
 
+CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+"""Types of values that hold other values."""
+
 Restore: TypeAlias = Callable[[Content, TagBudget], object]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import cbor2
 
-from spear._tagged import BY_TAG, Restore, TagBudget
+from spear._tagged import BY_TAG, CONTAINERS, Restore, TagBudget
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -49,7 +49,6 @@ again and again: a million empty lists take 0.1 s to decode without it, and 0.3 
 _TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict})
 """The types that a decoded value without tags is made of."""
 
-_CONTAINERS: Final = frozenset({list, dict, set, frozenset, tuple})
 _NEVER: Final = frozenset({type(cbor2.undefined), cbor2.CBORSimpleValue})
 
 _ODD_BYTES: Final = bytes((*range(0xE0, 0xF4), 0xF7, 0xF8))
@@ -147,7 +146,7 @@ def _is_known(value: object) -> bool:
         if not _TYPES.issuperset(map(type, level)):
             if not _NEVER.isdisjoint(map(type, level)):
                 return False
-            level = [each for each in level if type(each) in _CONTAINERS]
+            level = [each for each in level if type(each) in CONTAINERS]
         level = gc.get_referents(*level)  # the contents of all lists and maps, collected in C
     return True
 
