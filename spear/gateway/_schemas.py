@@ -32,6 +32,30 @@ MAX_INTEGER: Final = 2**63
 
 _BYTES: Final[Schema] = {"$ref": "#/components/schemas/Bytes"}
 
+
+def _set(items: Schema) -> Schema:
+    """Return the schema of a set: an array is accepted, and a result is an object with one key."""
+    forms = {"$set": items, "$frozenset": items}
+    return {
+        "anyOf": [
+            items,
+            {
+                "type": "object",
+                "properties": forms,
+                "additionalProperties": False,
+                "minProperties": 1,
+            },
+        ]
+    }
+
+
+def _numbered(entries: Schema) -> Schema:
+    """Return the schema of a map with integer keys: as text, or as an object with one key."""
+    pairs: Schema = {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}}
+    form: Schema = {"type": "object", "properties": {"$map": pairs}, "required": ["$map"]}
+    return {"anyOf": [entries, form]}
+
+
 _BY_NAME: Final[dict[str, Schema]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
@@ -39,7 +63,8 @@ _BY_NAME: Final[dict[str, Schema]] = {
     "bool": {"type": "boolean"},
     "None": {"type": "null"},
     **dict.fromkeys(BYTES, _BYTES),
-    **{name: {"type": "array"} for name in (*LISTS, *SETS, *TUPLES)},
+    **{name: {"type": "array"} for name in (*LISTS, *TUPLES)},
+    **{name: _set({"type": "array"}) for name in SETS},
     **{name: {"type": "object"} for name in MAPS},
     **{name: {} for name in ANYTHING},
 }
@@ -168,7 +193,9 @@ def _generic(name: str, inside: ast.expr, levels: int) -> Schema:
         if len(values) == len(parts) and all(map(_is_json, values)):
             return {"enum": values}
     if name in (*LISTS, *SETS) and len(parts) == 1:
-        return {"type": "array", "items": _schema(inside, levels)}
+        items: Schema = {"type": "array", "items": _schema(inside, levels)}
+        return _set(items) if name in SETS else items
     if name in MAPS and len(parts) == 2:
-        return {"type": "object", "additionalProperties": _schema(parts[1], levels)}
+        entries: Schema = {"type": "object", "additionalProperties": _schema(parts[1], levels)}
+        return _numbered(entries) if name_of(parts[0]) == "int" else entries
     return dict(_BY_NAME.get(name, {"description": name[:200]}))

@@ -9,8 +9,8 @@
 * A segment (the memory of a user's ``SharedBuffer``) is raw as well.
 
 When values are encoded, attrs classes and dataclasses become maps, enums become their values, and tuples
-become arrays. Dates, decimals, sets and the other types in ``spear._tagged`` become tags, and the payload is
-marked as :class:`TaggedBytes`. The agent decides what types decoded arguments are converted to.
+become arrays. Dates, decimals, sets and the other types in ``spear._tagged`` become tags, and the payload
+is marked as :class:`TaggedBytes`. The agent decides what types decoded arguments are converted to.
 
 Raw payloads are not copied, so a buffer must not be changed after it was sent. Lists and maps may contain
 bytes and bytearrays, but no memoryviews.
