@@ -381,6 +381,9 @@ TABLE: Final[tuple[TaggedType, ...]] = (
 )
 """All tagged types."""
 
+UNHASHABLE_TAGS: Final = frozenset({258, _MAP})
+"""Tags whose values cannot be members of a set."""
+
 BY_CLASS: Final = {name: row for row in TABLE for name in row.classes}
 BY_NAME: Final = {f"${row.name}": row for row in TABLE}
 BY_TAG: Final = {tag: restore for row in TABLE for tag, restore in row.restore.items()}

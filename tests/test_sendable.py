@@ -71,6 +71,11 @@ class Number(enum.IntEnum):
     ONE = 1
 
 
+class Group(enum.Enum):
+    EVEN = frozenset({2, 4})
+    ODD = {1, 3}  # noqa: RUF012  # a member that cannot be hashed
+
+
 class Word(enum.StrEnum):
     WORD = "word"
 
@@ -167,6 +172,8 @@ def test_odd_but_fine(value: object) -> None:
         ({"red", Colour.RED}, "a set with equal members: send a list"),
         ({Line(1)}, "a set with a member of type Line: send a list"),
         ({(1, Line(1))}, "a set with a member of type tuple: send a list"),
+        ({Group.ODD}, "a set with a member of type Group: send a list"),
+        ({(Group.ODD, 1)}, "a set with a member of type tuple: send a list"),
         (time(1, tzinfo=ZoneInfo("Europe/Berlin")),
          "a time of day whose zone has no fixed offset: send a datetime"),
         (Decimal("1E+6145"), "a decimal number with the exponent 6145 (at most 6144): send text"),

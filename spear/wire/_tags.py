@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from enum import Enum
 from typing import Final, TypeAlias, final
 
@@ -22,7 +23,7 @@ from spear._sendable import (
     too_deep,
     wrong_key,
 )
-from spear._tagged import KEY_NUMBERS, MAP, TagBudget, TaggedType, tagged_type
+from spear._tagged import KEY_NUMBERS, MAP, UNHASHABLE_TAGS, TagBudget, TaggedType, tagged_type
 
 FieldsOf: TypeAlias = Callable[[type], Iterable[tuple[str, str]]]
 """Returns (key, attribute) for each field of a data class. Raises TypeError for other classes."""
@@ -142,15 +143,18 @@ class Lowering:
     def _members(self, members: AbstractSet[object], levels: int) -> list[object]:
         if not levels:
             raise too_deep()
-        if len({each.value if isinstance(each, Enum) else each for each in members}) < len(members):
-            raise CannotSend("a set with equal members", "a list")
         lowered = []
         for each in members:
             member = self._part(each, levels - 1, "{...}")
-            if _has_map(member):
+            if not _may_be_member(member):
                 what = f"a set with a member of type {type(each).__qualname__}"
                 raise CannotSend(what, "a list")
             lowered.append(member)
+        if any(isinstance(each, Enum) for each in members):
+            values = [each.value if isinstance(each, Enum) else each for each in members]
+            with suppress(TypeError):  # lists, which arrive as tuples
+                if len(set(values)) < len(values):
+                    raise CannotSend("a set with equal members", "a list")
         return lowered
 
     def _spend(self, members: Collection[object] | None = None) -> None:
@@ -162,8 +166,10 @@ class Lowering:
             raise CannotSend(fault.what, fault.instead) from None
 
 
-def _has_map(member: object) -> bool:
-    """Return whether a member of a set would arrive as a map, or as a tuple with one in it."""
-    if isinstance(member, list):
-        return any(map(_has_map, member))
-    return isinstance(member, dict)
+def _may_be_member(lowered: object) -> bool:
+    """Return whether a lowered value can be hashed when it arrives; an array arrives as a tuple."""
+    if isinstance(lowered, list):
+        return all(map(_may_be_member, lowered))
+    if isinstance(lowered, CBORTag):
+        return lowered.tag not in UNHASHABLE_TAGS
+    return not isinstance(lowered, dict)
