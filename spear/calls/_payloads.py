@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from spear.wire import Payload
 
 Result: TypeAlias = Value
-"""A result of a function: a value that JSON can express, bytes, an integer of any size, a date, a set or a
-value of another type that can be sent; or a read-only view, if the function has returned a
-``SharedBuffer``."""
+"""A result of a function: a value that JSON can express, bytes, an integer of any size, a date, a set or
+another value that can be sent; or a read-only view, if the function has returned a ``SharedBuffer``."""
 
 
 RETRY_SECONDS: Final = 1.0

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 Value: TypeAlias = (
     "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | "
-    "dict[str | bytes | int, Value] | AbstractSet[Value] | tuple[Value, ...] | datetime | date | time | "
+    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | datetime | date | time | "
     "timedelta | Decimal | UUID | complex | PurePath | None"
 )
-"""A decoded value; a memoryview, of shared memory, occurs only at the top level, and a tuple in a set."""
+"""A decoded value; a memoryview, of shared memory, occurs only at the top level."""
 
 MAX_VALUE_DEPTH: Final = 64
 

@@ -217,7 +217,8 @@ def test_s6_a_tag_is_refused_with_its_reason(content: object, said: str) -> None
 
 
 def test_s6_a_tag_is_no_key_of_a_map() -> None:
-    for key in 1j, Decimal(1), date.today(), frozenset():
+    keys: list[object] = [1j, Decimal(1), date.today(), frozenset()]
+    for key in keys:
         payload = b"\xa1" + encode_alone(key) + b"\x00"
         with pytest.raises(ValueError, match="not a valid value"):
             decode_value_untrusted(payload)
@@ -244,10 +245,12 @@ def test_a_decimal_number_of_the_largest_exponent_is_a_small_integer() -> None:
 
 
 def test_plain_values_are_bytes_and_others_are_marked() -> None:
-    for value in 1, [1], {"a": {"b": 1.5}}, {b"a": None}:
+    plain: list[object] = [1, [1], {"a": {"b": 1.5}}, {b"a": None}]
+    tagged: list[object] = [{1}, [1j], {"a": {1: 2}}]
+    for value in plain:
         assert type(encode_sendable(value)[0]) is bytes
         assert type(encode_call("f", (value,), {})[0]) is bytes
-    for value in {1}, [1j], {"a": {1: 2}}:
+    for value in tagged:
         assert type(encode_sendable(value)[0]).__name__ == "TaggedBytes"
         assert type(encode_call("f", (value,), {})[0]).__name__ == "TaggedBytes"
         assert type(encode_call("f", (), {"x": value})[0]).__name__ == "TaggedBytes"
