@@ -73,7 +73,7 @@ async def test_annotations_take_values_and_text() -> None:
         assert await later(date(2026, 1, 31)) == date(2026, 2, 1)
         assert await later("2026-01-31", by="P2D") == date(2026, 2, 2)
         with pytest.raises(
-            spear.InvalidArguments, match=r"later\(day\): expected date, got datetime"
+            spear.InvalidArguments, match=r"later\(day=...\): expected date, got datetime"
         ):
             await later(datetime(2026, 1, 31))
 
