@@ -460,7 +460,7 @@ REFUSALS: list[tuple[object, object, str]] = [
     (Color, "g" * 99, f"x=...): expected 'red' or 'blue', got '{'g' * 56}..."),
     (Level, True, "x=...): expected 1 or 2, got True"),
     (Many, 99, "x=...): expected 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 or ..., got 99"),
-    (pathlib.Path, b"x", "x=...): expected a path as text, got bytes"),
+    (pathlib.Path, b"x", "x=...): expected a path, got bytes"),
     (Item, [], "x=...): expected a map (Item), got list"),
     (Item, {}, "x=...): Item requires the field 'sku'"),
     (Item, {"sku": "a", "cnt": 1}, "x.cnt): Item has no field 'cnt'; did you mean 'count'?"),

@@ -218,11 +218,11 @@ async def test_a_deployment_tells_of_it() -> None:
     app = Agent()
 
     @app.function
-    async def due(day: date) -> None:
+    async def due(part: Fraction) -> None:
         raise AssertionError
 
     async with spear.open_spearlet() as spearlet:
-        with pytest.raises(ConfigurationError, match=r"due\(day\): date cannot be sent"):
+        with pytest.raises(ConfigurationError, match=r"due\(part\): Fraction cannot be sent"):
             await spearlet.deploy(app)
 
 

@@ -87,7 +87,7 @@ async def test_arguments_follow_the_rule_of_json(arguments: object, result: int)
         (b"\xf7", "undefined"),
         (b"\x9f\x01\xff", "CBOR: not a valid value"),
         (b"\xa2aa\x01aa\x02", "CBOR: not a valid value"),
-        (cbor2.dumps(cbor2.CBORTag(1, 0)), "tagged values"),
+        (cbor2.dumps(cbor2.CBORTag(1, 0)), "a tag that is not supported"),
         (b"\x81" * 65 + b"\x01", "CBOR: not a valid value"),
         (b"\x81" * 1_000_000, "CBOR: not a valid value"),
         (b"\x9b" + b"\xff" * 8, "CBOR: not a valid value"),
