@@ -50,10 +50,15 @@ from ._scalars import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime, time, timedelta
     from decimal import Decimal
+    from pathlib import PurePath
+    from uuid import UUID
 
 T = TypeVar("T")
+
+TaggedScalar: TypeAlias = "datetime | date | time | timedelta | Decimal | UUID | complex | PurePath"
+"""A value of the table that holds no other values."""
 
 PRIVATE_TAGS: Final = 0x53706500
 """The first of Spear's own tags: ``Spe`` in ASCII, and a number. IANA has registered no tags nearby."""

@@ -19,15 +19,12 @@ from spear._tagged import BY_TAG, CONTAINERS, Restore, TagBudget
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-    from datetime import date, datetime, time, timedelta
-    from decimal import Decimal
-    from pathlib import PurePath
-    from uuid import UUID
+
+    from spear._tagged import TaggedScalar
 
 Value: TypeAlias = (
     "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | "
-    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | datetime | date | time | "
-    "timedelta | Decimal | UUID | complex | PurePath | None"
+    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | TaggedScalar | None"
 )
 """A decoded value; a memoryview, of shared memory, occurs only at the top level."""
 
