@@ -23,7 +23,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear._errors import InvalidArguments
+from spear import InvalidArguments
 from spear._sendable import (
     MAX_LEVELS,
     MAX_PATH,
