@@ -12,12 +12,13 @@ programs send none.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date, datetime, time, timedelta
-    from decimal import Decimal
+    from decimal import Context, Decimal
     from pathlib import PurePath
     from uuid import UUID
 
@@ -189,6 +190,11 @@ _DECIMAL: Final = re.compile(
 )
 
 
+_SPECIAL: Final = re.compile(
+    rf"-?(Infinity|s?NaN\d{{0,{MAX_DIGITS}}})|-0+(\.0+)?(E[+-]?\d{{1,4}})?", re.ASCII
+)
+
+
 def read_decimal(content: Content) -> Decimal:
     """Return the decimal number in a text, which may also be a NaN or an infinity. Raises ValueError."""
     from decimal import Decimal
@@ -232,10 +238,18 @@ def read_fraction(content: Content) -> Decimal:
         raise ValueError(
             f"a decimal fraction of more than {MAX_DIGITS} digits or an exponent beyond {MAX_EXPONENT}"
         )
-    return Decimal(f"{mantissa}E{exponent}")
+    return Decimal(mantissa).scaleb(exponent, _exact())
 
 
 _MANTISSAS: Final = 10**MAX_DIGITS
+
+
+@cache
+def _exact() -> Context:
+    """Return a context in which no decimal number within the limits is rounded."""
+    from decimal import Context
+
+    return Context(prec=MAX_DIGITS, Emin=-10 * MAX_EXPONENT, Emax=10 * MAX_EXPONENT)
 
 
 def _pair_of(content: Content, kind: type[T], what: str) -> tuple[T, T]:
@@ -247,10 +261,16 @@ def _pair_of(content: Content, kind: type[T], what: str) -> tuple[T, T]:
 
 def read_special_decimal(content: Content) -> Decimal:
     """Return the -0, infinity or NaN in a text. Raises ValueError."""
-    number = read_decimal(content)
-    if fraction_of(number) is not None:
-        raise ValueError("a decimal fraction as text")
-    return number
+    from decimal import Decimal
+
+    if (
+        type(content) is not str
+        or len(content) > MAX_DIGITS + 16
+        or not _SPECIAL.fullmatch(content)
+    ):
+        raise ValueError("not -0, an infinity or a NaN")
+    number = Decimal(content)
+    return number if number else _bounded(number)
 
 
 def write_decimal(value: Decimal) -> str:
