@@ -270,7 +270,7 @@ def read_special_decimal(content: Content) -> Decimal:
     ):
         raise ValueError("not -0, an infinity or a NaN")
     number = Decimal(content)
-    return number if number else _bounded(number)
+    return number or _bounded(number)
 
 
 def write_decimal(value: Decimal) -> str:
