@@ -121,11 +121,20 @@ class _Member:
         self.outcome: ItemOutcome | None = None
         self._has_left = False
 
+    async def wait_changed(self, until: float = inf) -> None:
+        """Wait until the call has to look at its position again, or until a time."""
+        if self.changed.is_set():
+            self.changed = trio.Event()
+        if until == inf:
+            await self.changed.wait()
+        else:
+            with trio.move_on_at(until):
+                await self.changed.wait()
+
     async def wait_outcome(self) -> ItemOutcome:
         """Wait for the outcome, once the batch has begun."""
         while self.outcome is None:
-            self.changed = trio.Event()
-            await self.changed.wait()
+            await self.wait_changed()
         return self.outcome
 
     def leave(self) -> None:
@@ -186,16 +195,17 @@ class DynamicBatcher:
 
     async def _outcome_of(self, member: _Member, run: Run) -> ItemOutcome:
         try:
-            # Calls that arrive in the same pass of the scheduler join, even if nothing waits for more.
-            await trio.lowlevel.checkpoint()
+            has_waited = False
             while member.batch is None:
                 is_leader = member is next(iter(self._waiting))
                 can_run = is_leader and self._running < self._settings.max_concurrent_batches
-                if can_run and (self._is_full() or trio.current_time() >= member.due):
+                if not (can_run and (self._is_full() or trio.current_time() >= member.due)):
+                    await member.wait_changed(member.due if can_run else inf)
+                elif has_waited:
                     return await self._lead(self._take(), member, run)
-                member.changed = trio.Event()
-                with trio.move_on_at(member.due if can_run else inf):
-                    await member.changed.wait()
+                else:  # let calls join that arrive in the same pass of the scheduler
+                    await trio.lowlevel.checkpoint()
+                has_waited = True
             return await member.wait_outcome()
         finally:
             member.leave()

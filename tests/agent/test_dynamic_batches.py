@@ -510,6 +510,7 @@ async def stream(items: list[int]) -> AsyncIterator[int]:
         ),
         (stream, r"stream\(\) has a `yield`"),
         (dict.fromkeys, "one parameter"),
+        (max, r"max\(\) (cannot be batched|must have one parameter)"),  # without a signature
         (7, "7 is not a function"),
     ],
 )

@@ -51,6 +51,16 @@ async def test_the_kind_of_threads_is_the_one_that_the_test_is_for(kind: str) ->
     assert (found == "spear function") is (kind == "threads of Spear")
 
 
+async def test_a_release_of_trio_with_other_names_gets_its_own_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Agent()
+    monkeypatch.delattr("trio._threads.RunSync")
+    async with app.running():
+        found = await app.service.threads.run(threading.current_thread)
+        assert found.unwrap().name != "spear function"
+
+
 async def test_a_plain_function_runs_functions_in_trio() -> None:
     app = Agent()
     ticks = trio.Semaphore(1)
