@@ -70,14 +70,14 @@ class HostConfiguration:
     )
     allow_plaintext: bool = _key(
         False,
-        "listen without TLS where other machines can connect, behind a proxy that terminates TLS",
+        "listen without TLS behind a proxy that terminates TLS",
     )
     allow_control: bool = _key(
         False, "accept operators' requests on a loopback address without a token"
     )
     control_socket: str | None = _key(
         None,
-        "path of the socket through which commands reach this host, instead of the default path",
+        "path of the socket for commands to this host, instead of the default",
         path=True,
     )
     log_level: LogLevel = _key("warning", "lowest level of Spear's own log lines to show")

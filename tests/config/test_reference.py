@@ -44,7 +44,7 @@ def kind_of(kind: object, *, path: bool = False) -> str:
     if table_in(kind) is not None or get_origin(kind) not in (None, Literal, tuple):
         return "table"
     if get_origin(kind) is Literal:
-        return ", ".join(f'`"{each}"`' for each in get_args(kind))
+        return " ".join(f'`"{each}"`' for each in get_args(kind))
     if get_origin(kind) is tuple:
         return "list of paths" if path else "list of texts"
     return "path" if path else KINDS[kind]
