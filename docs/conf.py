@@ -9,6 +9,7 @@ pictures of Mermaid diagrams.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import inspect
@@ -73,6 +74,7 @@ PACKAGES = (
 # -- the API reference ----------------------------------------------------------------------------
 
 
+@functools.cache
 def homes(package: str) -> dict[str, str]:
     """Return each public name of a package, and the module that defines it.
 
@@ -98,6 +100,16 @@ def section(package: str, name: str) -> tuple[str, str]:
     return ("Functions", "autofunction") if inspect.isroutine(value) else ("Data", "autodata")
 
 
+def has_inner_base(package: str, name: str) -> bool:
+    """Return whether a class has methods from a base that has no entry of its own."""
+    value = getattr(importlib.import_module(package), name)
+    public = {each for package in PACKAGES for each in homes(package)}
+    return inspect.isclass(value) and any(
+        base.__module__.startswith("spear.") and base.__name__ not in public
+        for base in value.__mro__[1:]
+    )
+
+
 def page(package: str) -> str:
     """Return the page of a package: each public name, by kind.
 
@@ -111,7 +123,8 @@ def page(package: str) -> str:
             elsewhere.append(f"* :py:obj:`{package}.{name} <spear.{name}>`")
         else:
             title, directive = section(package, name)
-            sections[title].append(f".. {directive}:: {package}.{name}")
+            option = "\n   :inherited-members:" if has_inner_base(package, name) else ""
+            sections[title].append(f".. {directive}:: {package}.{name}{option}")
     text = f"{package}\n{'=' * len(package)}\n\n.. automodule:: {package}\n   :no-members:\n"
     for title, entries in sections.items():
         if entries:
