@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from bench.model import Case, Figure, Workload, size_label
 from bench.registry import PEERS
-from bench.report import Outcome, number, promise
+from bench.report import Outcome, Verdict, number, promise, quantity
 from bench.run import Results
 from bench.table import (
     CONNECTIONS,
     IN_FLIGHT,
     SIZES,
+    SUBJECTS,
     Point,
     connections,
     http_peers,
@@ -23,6 +25,10 @@ from bench.table import (
 
 BEGIN = "<!-- bench: written by `python -m bench`, do not edit -->"
 END = "<!-- bench: end -->"
+HEAD = ("what", "against", "ours", "theirs", "ratio", "bound")
+"""The columns of each table of promises."""
+
+_COLUMNS = 118
 _EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n{END}\n"
 
 
@@ -41,13 +47,16 @@ def page_body(
     judged: Sequence[Outcome], results: Results, *, machine: str, images: Mapping[str, str]
 ) -> str:
     """Return the whole generated part of the page."""
-    about = (
+    about = textwrap.fill(
         f"Measured on {machine}. Medians of {results.rounds} rounds; rows with a promise have the most. "
-        "Compare figures only within this page. A ratio is our figure divided by the reference."
+        "Compare figures only within this page. A *ratio* is our figure divided by theirs, in brackets "
+        "its lowest and highest value in a single round. The last column has the bound that is kept: "
+        "the aim, or what is promised (*must*), or MISSED and the promise.",
+        _COLUMNS,
     )
     parts = [
         about,
-        _promises(judged),
+        *_promises(judged),
         *(f"![{caption}](images/{name})" for name, caption in images.items()),
         f"## All systems, {IN_FLIGHT} calls in flight",
         "Calls per second; in brackets the CPU µs of a call, at the client + at the server.",
@@ -64,29 +73,41 @@ def page_body(
     return "\n\n".join(parts)
 
 
-def _promises(judged: Sequence[Outcome]) -> str:
-    head = ("what", "against", "ours", "theirs", "unit", "ratio (rounds)", "must", "aim", "")
-    rows = []
-    for outcome in judged:
-        row = outcome.row
+def _promises(judged: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the parts of the page about promises: for each subject a heading, a table and notes."""
+    by_metric = {outcome.row.metric: outcome for outcome in judged}
+    for subject, rows in SUBJECTS.items():
+        found = [by_metric[row.metric] for row in rows if row.metric in by_metric]
+        yield f"## {subject}"
+        yield _table(HEAD, [_promise_cells(outcome) for outcome in found])
+        if notes := [f"* {each.row.what}: {each.note}" for each in found if each.note]:
+            yield "\n".join(textwrap.fill(note, _COLUMNS, subsequent_indent="  ") for note in notes)
+
+
+def _promise_cells(outcome: Outcome) -> Sequence[str]:
+    row, figure = outcome.row, outcome.row.ours.figure
+    against = row.against
+    if not against:
         against = row.reference.case.peer.title if isinstance(row.reference, Point) else "a limit"
-        spread = ""
-        if outcome.low is not None and outcome.high is not None:
-            spread = f" ({number(outcome.low)} to {number(outcome.high)})"
-        rows.append(
-            (
-                row.what,
-                against,
-                number(outcome.ours),
-                number(outcome.reference),
-                outcome.unit,
-                number(outcome.ratio) + spread,
-                promise(row, row.must),
-                promise(row, row.aim),
-                outcome.verdict.value + (f": {outcome.note}" if outcome.note else ""),
-            )
-        )
-    return _table(head, rows)
+    spread = ""
+    if outcome.low is not None and outcome.high is not None:
+        spread = f" ({number(outcome.low)} to {number(outcome.high)})"
+    return (
+        row.what,
+        against,
+        quantity(outcome.ours, figure),
+        quantity(outcome.reference, figure),
+        number(outcome.ratio) + spread,
+        _verdict(outcome),
+    )
+
+
+def _verdict(outcome: Outcome) -> str:
+    row = outcome.row
+    if outcome.verdict is Verdict.AIM:
+        return f"aim {promise(row, row.aim)}"
+    words = {Verdict.MUST: "must", Verdict.MISSED: "MISSED", Verdict.NONE: "not measured"}
+    return f"{words[outcome.verdict]} {promise(row, row.must)}"
 
 
 class _LoadOfSize(Protocol):

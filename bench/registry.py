@@ -15,7 +15,7 @@ _OURS = (
     Peer("spear-channel", "Spear channel.request", "bench.ours:channel", _CALLS, matrix=True),
     Peer(
         "spear-low-latency",
-        "Spear channel.request, low-latency mode",
+        "Spear channel, low-latency mode",
         "bench.ours:low_latency_channel",
         (Pattern.SEQUENTIAL,),
         matrix=True,
@@ -23,14 +23,14 @@ _OURS = (
     Peer("spear-function", "Spear Function.call", "bench.ours:function", _CALLS, matrix=True),
     Peer(
         "spear-plain",
-        "Spear Function.call of a plain function",
+        "Spear Function.call, plain",
         "bench.ours:plain_function",
         _CALLS,
         matrix=True,
     ),
     Peer(
         "spear-watched",
-        "Spear Function.call with a counting instrument",
+        "Spear Function.call, watched",
         "bench.ours:watched_function",
         _CALLS,
     ),
@@ -44,19 +44,19 @@ _OURS = (
     ),
     Peer(
         "spear-handover-bytes",
-        "Spear, bytes through the socket",
+        "bytes through the socket",
         "bench.ours:hand_over_bytes",
         (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-handover-copied",
-        "Spear, bytes copied into a segment, read in place",
+        "bytes copied into a segment, read in place",
         "bench.ours:hand_over_copied",
         (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-handover-twice",
-        "Spear, bytes copied into a segment, and out of it",
+        "bytes copied into a segment, and out of it",
         "bench.ours:hand_over_copied_twice",
         (Pattern.HANDOVER,),
     ),
@@ -112,7 +112,7 @@ _OURS = (
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Pattern.IDLE,)),
     Peer(
         "spear-gateway",
-        "Spear's HTTP gateway, a call",
+        "Spear's HTTP gateway",
         "bench.over_http:gateway",
         _CONNECTIONS,
         requires=("h11", "wsproto"),
@@ -145,13 +145,13 @@ _OTHERS = (
     Peer("textbook-trio", "textbook Trio", "bench.peers.textbook:measure", _CALLS, matrix=True),
     Peer(
         "textbook-memory",
-        "textbook Trio over memory_stream_pair",
+        "textbook Trio, memory stream",
         "bench.peers.textbook:measure_in_memory",
         _CALLS,
     ),
     Peer(
         "textbook-heartbeats",
-        "two Trio tasks for each connection",
+        "two Trio tasks for each",
         "bench.peers.textbook_heartbeats:measure",
         (Pattern.IDLE, Pattern.IDLE_INSTANCE),
     ),
@@ -241,7 +241,7 @@ _OTHERS = (
     ),
     Peer(
         "process-pool-map",
-        "ProcessPoolExecutor.map, chunksize=100",
+        "ProcessPoolExecutor.map",
         "bench.maps:process_pool",
         (Pattern.MAP, Pattern.MAP_WITH_DEATH),
     ),
@@ -256,7 +256,7 @@ _OTHERS = (
     ),
     Peer(
         "http-by-hand",
-        "starlette and hypercorn, the same call",
+        "hypercorn, the same call",
         "bench.over_http:starlette_call",
         _CONNECTIONS,
         requires=_STARLETTE,
@@ -264,7 +264,7 @@ _OTHERS = (
     ),
     Peer(
         "http-bare",
-        "starlette and hypercorn, no call",
+        "hypercorn, no call",
         "bench.over_http:starlette_bare",
         _CONNECTIONS,
         requires=_STARLETTE,
@@ -272,7 +272,7 @@ _OTHERS = (
     ),
     Peer(
         "http-h11-call",
-        "a loop over h11 on Trio, the same call",
+        "a loop over h11, same call",
         "bench.over_http:h11_call",
         _CONNECTIONS,
         requires=("h11",),
@@ -280,7 +280,7 @@ _OTHERS = (
     ),
     Peer(
         "http-h11-bare",
-        "a loop over h11 on Trio, no call",
+        "a loop over h11, no call",
         "bench.over_http:h11_bare",
         _CONNECTIONS,
         requires=("h11",),
@@ -296,7 +296,7 @@ _OTHERS = (
     ),
     Peer(
         "bare-interpreter",
-        "bare interpreter importing trio",
+        "Python that imports Trio",
         "bench.peers.interpreter:measure",
         (Pattern.START,),
     ),
