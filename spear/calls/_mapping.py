@@ -75,7 +75,10 @@ class AsyncSource(Source[T]):
         with self._sender:
             try:
                 async for item in items:
-                    await self._sender.send(item)
+                    try:  # send() would be a scheduler pass for each item
+                        self._sender.send_nowait(item)
+                    except trio.WouldBlock:
+                        await self._sender.send(item)
             except Exception as error:
                 self.failure = error
 
