@@ -316,7 +316,7 @@ class _RunningMap:
 
         command, starts = self._command, _Starts()
         # A process that an item has ended is replaced at once; _Starts notices those that cannot start.
-        restart = RestartPolicy(intensity=1000, first_delay_seconds=0.01, longest_delay_seconds=0.1)
+        restart = RestartPolicy(intensity=1000, first_delay_seconds=0, longest_delay_seconds=0)
         async with open_spearlet(instruments=[UnfinishedLines(self._lines.rows)]) as spearlet:
             deployment = await spearlet.deploy(
                 settings_of(command.target, command.environment),
