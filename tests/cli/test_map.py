@@ -145,7 +145,8 @@ def test_an_endless_input_ends_with_the_reader_of_the_output(terminal: Terminal)
 
 def test_failures_are_kept_and_do_not_stop_other_items(run: Run, here: Path) -> None:
     items(here / "items", "tea", "bad", "fatal", "water", "bad tea", "bad water", "bad ice")
-    done = run("map", "shop.py:measure", "--input", "items", "-j2", "--ordered")
+    words = ("--input", "items", "-j1", "--ordered", "--unit", "chars")  # a keyword: no batches
+    done = run("map", "shop.py:measure", *words)
     assert done.status == 12
     lines = [json.loads(line) for line in done.output.splitlines()]
     assert [line["index"] for line in lines] == list(range(7))
