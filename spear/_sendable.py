@@ -11,11 +11,13 @@ the check stops with :class:`NotPlain`, so that plain values do not pay for the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias, final
 
 from ._tagged import names_of, tagged_type
+from ._unfolding import Fields, Unfold, unfold_of
+from ._util import text_of
 
 MAX_LEVELS: Final = 64
 """Levels of nested lists and maps; a peer's decoder accepts no more."""
@@ -42,14 +44,11 @@ _ADVICE: Final = {
     "numpy.timedelta64": "a number, such as value / numpy.timedelta64(1, 's')",
     "numpy.complexfloating": "a list of two numbers",
     "numpy.void": "a list, such as .item()",
-    "numpy.bool": "a bool, such as .item()",
-    "numpy.bool_": "a bool, such as .item()",
-    "numpy.generic": "a number, such as .item()",  # the other scalars
+    "numpy.generic": "a number, such as float(value)",  # of more digits than a float has
     "pandas.DataFrame": "a list of dicts, such as .to_dict('records')",
     "pandas.NAType": "None",
     "pandas.NaTType": "None",
-    "pydantic.BaseModel": "a dict, such as .model_dump(mode='json')",
-    "msgspec.Struct": "a dict, such as msgspec.to_builtins(value)",
+    "pydantic._SecretBase": "the secret itself, such as .get_secret_value()",
 }
 """Advice on what to send instead, by the package and the name of a class or one of its bases.
 
@@ -218,30 +217,37 @@ def _check_other(value: object, levels: int, skip: Skip) -> None:
 
 
 def _check_object(value: object, levels: int, skip: Skip) -> None:
-    names = _attributes_of(type(value))
-    if names is None:
-        if tagged_type(type(value)) is not None:
+    cls = type(value)
+    unfold = unfold_of(cls)
+    if unfold is None:
+        if tagged_type(cls) is not None:
             raise NotPlain
         raise cannot_send(value)
     if not levels:
         raise too_deep()
-    for name in names:
+    plain, names = unfolded(value, unfold)
+    if type(plain) is not dict:
+        check_sendable(plain, levels, skip)
+        return
+    for key, item in plain.items():
         try:
-            check_sendable(getattr(value, name), levels - 1, skip)
+            check_sendable(item, levels - 1, skip)
         except CannotSend as fault:
-            raise fault.inside(f".{name}") from None
+            raise fault.inside(f".{names.get(key, key)}") from None
 
 
-def _attributes_of(cls: type) -> Collection[str] | None:
-    """Return the names of a data class's attributes, all of which are sent; None for other classes."""
-    fields = getattr(cls, "__attrs_attrs__", None)
-    if fields is not None:
-        return [field.name for field in fields]
-    if hasattr(cls, "__dataclass_fields__"):
-        from dataclasses import fields as fields_of
+def unfolded(value: object, unfold: Unfold) -> tuple[object, dict[str, str]]:
+    """Return an object unfolded by one level, and the names of attributes that are not their keys.
 
-        return [field.name for field in fields_of(cls)]
-    return None
+    Raises:
+        CannotSend: the object's own code has raised.
+    """
+    try:
+        return unfold(value), dict(unfold.pairs) if type(unfold) is Fields else {}
+    except Exception as error:
+        kind = type(value).__qualname__
+        what = f"a value of type {kind}, whose fields cannot be read ({text_of(error)})"
+        raise CannotSend(what, "one with all of its fields") from error
 
 
 def cannot_send(value: object) -> CannotSend:

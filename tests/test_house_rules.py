@@ -326,7 +326,10 @@ TAKES_APART = {
     "rfind", "rindex", "rpartition", "rsplit", "split", "startswith", "translate",
 }  # fmt: skip
 LOOKS_UP = {"findall", "finditer", "fullmatch", "get", "match", "search", "sub"}
-MAY_READ_MESSAGES = {("spear/config/_toml.py", "_fault_in")}
+MAY_READ_MESSAGES = {
+    ("spear/config/_toml.py", "_fault_in"),
+    ("spear/annotations/_models.py", "_of_struct"),
+}
 """Functions that must read a message; their docstrings say why."""
 
 

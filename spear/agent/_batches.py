@@ -178,6 +178,7 @@ class _BatchRun:
         try:
             function.convert((arguments, {}))
             result: object = await function.function(*arguments)
+            function.check_result(result, "returned")
         except BaseException as error:
             self._fail(error, len(self._results))
             result = None
@@ -214,6 +215,8 @@ class _BatchRun:
             try:
                 function.convert((arguments, {}))
                 result = function.call(arguments, {})
+                if not isinstance(result, Coroutine):
+                    function.check_result(result, "returned")
             except BaseException as error:
                 self._fail(error, len(self._results))
                 result = None

@@ -17,6 +17,7 @@ from trio.lowlevel import disable_ki_protection
 
 from spear._errors import InvalidArguments, Rejected
 from spear._segments import Segment
+from spear.annotations import Mismatch
 from spear.channels import protected_class
 from spear.wire import NONE
 
@@ -24,6 +25,7 @@ from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_bi
 from ._encoding import encode_outcome
 from ._failures import about_call
 from ._items import Items
+from ._result_checks import make_result_check, wrong_result
 
 if TYPE_CHECKING:
     from spear.annotations import Check
@@ -59,7 +61,9 @@ class RegisteredFunction(ABC):
         late: calls that raised an exception after they had been cancelled.
     """
 
-    __slots__ = ("_binder", "_items", "calls", "failed", "function", "late", "name")
+    __slots__ = (
+        "_binder", "_items", "_raw", "_result_check", "calls", "failed", "function", "late", "name",
+    )  # fmt: skip
 
     kind: ClassVar[FunctionKind] = "function"
     needs_thread: ClassVar[bool] = False
@@ -73,6 +77,8 @@ class RegisteredFunction(ABC):
         self.failed = 0
         self.late = 0
         self._binder: Binder | None = None
+        self._result_check: Check | None = None
+        self._raw: type = bytes  # of results that need neither a check nor encoding
         self._items: Callable[[InboundCall, DecodedArguments, BridgedCall | None], None] | None = (
             None
         )
@@ -131,6 +137,10 @@ class RegisteredFunction(ABC):
         """Build and store the binder for the function's parameters; the first call does so if needed."""
         with _building:
             binder, items = make_binder(self.name, self.function)
+            check = make_result_check(self.function, is_stream=self.kind == "stream")
+            if check is not None:
+                self._result_check = check
+                self._raw = bytes if check.exact is bytes else Mismatch  # the type of no result
             if items is not None:
                 self._items = partial(self._add_items, *items)
                 binder.takes_bytes = False
@@ -158,7 +168,23 @@ class RegisteredFunction(ABC):
 
     def encode(self, result: object) -> tuple[Payload, bool]:
         """Return (payload, whether it is CBOR) of a result. Raises FunctionRaised."""
-        return encode_outcome(self.name, result, "returned")
+        payload = encode_outcome(self.name, result, "returned")
+        self.check_result(result, "returned")
+        return payload
+
+    def check_result(self, result: object, did: str) -> None:
+        """Check a result or an item against its annotation. Raises FunctionRaised.
+
+        Args:
+            result: the result, or one yielded item of a stream.
+            did: the verb for the error message: "returned" or "yielded".
+        """
+        check = self._result_check
+        if check is not None and type(result) is not check.exact:
+            try:
+                check(result)
+            except Mismatch as mismatch:
+                raise wrong_result(self.name, did, mismatch) from None
 
 
 @final
@@ -177,7 +203,7 @@ class AsyncFunction(RegisteredFunction):
         else:
             positional, keywords = self.bind(call)
             result = await self.function(*positional, **keywords)
-        return (result, False) if type(result) is bytes else self.encode(result)
+        return (result, False) if type(result) is self._raw else self.encode(result)  # type: ignore[return-value]  # bytes
 
 
 class PlainFunction(RegisteredFunction):
@@ -245,6 +271,7 @@ class Stream(RegisteredFunction):
         A buffer is copied, because a generator may reuse it for the next item.
         """
         payload, is_cbor = encode_outcome(self.name, item, "yielded")
+        self.check_result(item, "yielded")
         if isinstance(payload, Segment):
             return payload.as_bytes(), is_cbor
         return (payload if type(payload) is bytes else bytes(payload)), is_cbor

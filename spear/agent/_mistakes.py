@@ -92,7 +92,6 @@ _ADVICE: Final = {
     "numpy.generic": ("float", "numpy.{}()"),
     "pandas.DataFrame": ("list", "{}()"),
     "pandas.Series": ("list", "{}()"),
-    "pydantic.BaseModel": ("dict", "{}.model_validate()"),
 }
 """For each class, the annotation to use instead, and the expression that makes an instance."""
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from ._check import Check as Check
     from ._hints import resolve_hints as resolve_hints
     from ._mismatch import Mismatch as Mismatch
+    from ._results import build_result_check as build_result_check
 
 _HOMES = {
     "Check": "._check",
     "Mismatch": "._mismatch",
     "annotations_of": "._as_written",
     "build_check": "._build",
+    "build_result_check": "._results",
     "resolve_hints": "._hints",
     "signature_of": "._as_written",
 }

@@ -13,6 +13,9 @@ annotation                                accepted value → what the function g
 ``X | Y``, ``Optional[X]``                the first that fits, an exact type before a conversion
 ``Literal[...]``, enum classes            one of the values
 attrs class, dataclass, ``TypedDict``     a map with its fields and no others
+NamedTuple class                          a list or a map with its fields
+pydantic model, msgspec struct            whatever the class accepts by its own rules
+numpy scalar class                        a number in its range
 ``datetime`` ``date`` ``time``            such a value, or text of ISO 8601
 ``timedelta``                             a duration, text such as "PT1.5S", or seconds
 ``Decimal`` ``UUID``                      such a value, or text; an int for ``Decimal``
@@ -37,6 +40,7 @@ from typing import Final, TypeAlias
 
 from ._check import Build, Check
 from ._containers import container_check, union_check
+from ._models import model_check, numpy_scalar_check, struct_check
 from ._scalars import SCALAR_CHECKS, enum_check, literal_check
 from ._structures import instance_check, structure_check
 from ._tagged import tagged_check
@@ -50,15 +54,23 @@ _MAKERS: Final[tuple[MakeCheck, ...]] = (
     container_check,
     enum_check,
     tagged_check,
+    model_check,
+    struct_check,
+    numpy_scalar_check,
     structure_check,
     instance_check,  # last: it makes a check for almost every class
 )
 
-_WRAPPERS: Final = (typing.Annotated, typing.Required, typing.NotRequired)
+_WRAPPERS: Final = (
+    typing.Annotated,
+    typing.Required,
+    typing.NotRequired,
+    getattr(typing, "ReadOnly", typing.Annotated),  # since Python 3.13
+)
 
 
-def build_check(hint: object) -> Check | None:
-    """Return the check for an annotation; None if it allows every value."""
+def unwrapped(hint: object) -> object:
+    """Return the annotation inside of a ``NewType``, a ``type`` statement, ``Annotated`` and similar."""
     while True:
         if isinstance(hint, typing.NewType):
             hint = hint.__supertype__
@@ -69,7 +81,12 @@ def build_check(hint: object) -> Check | None:
         elif typing.get_origin(hint) in _WRAPPERS:
             hint = typing.get_args(hint)[0]
         else:
-            break
+            return hint
+
+
+def build_check(hint: object) -> Check | None:
+    """Return the check for an annotation; None if it allows every value."""
+    hint = unwrapped(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is types.NoneType:
         return Check("None", types.NoneType)

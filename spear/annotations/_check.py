@@ -83,3 +83,9 @@ def shown(value: object) -> str:
     """Return the repr of a value for an error message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def named_class(cls: type, arguments: Iterable[object]) -> str:
+    """Return the name of a class with the types in brackets: ``Page[Order]``."""
+    inner = ", ".join(getattr(each, "__name__", None) or str(each) for each in arguments)
+    return f"{cls.__name__}[{inner}]" if inner else cls.__name__

@@ -23,9 +23,9 @@ def _classes(names: Iterable[str]) -> frozenset[object]:
     return frozenset(each for each in found if each is not None)
 
 
-_LISTS: Final = _classes(LISTS)
-_MAPS: Final = _classes(MAPS)
-_SETS: Final[dict[object, MakeSet]] = {
+LIST_CLASSES: Final = _classes(LISTS)
+MAP_CLASSES: Final = _classes(MAPS)
+SET_CLASSES: Final[dict[object, MakeSet]] = {
     cls: set if cls in (set, abc.MutableSet) else frozenset for cls in _classes(SETS)
 }
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also accepts "01", "+1", " 1", "1_0"
@@ -33,14 +33,14 @@ _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also accepts "01
 
 def container_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
     """Return the check for a list, tuple, set or map; None for another class."""
-    if cls in _LISTS:
+    if cls in LIST_CLASSES:
         return _list(arguments, build)
-    if cls in _MAPS:
+    if cls in MAP_CLASSES:
         return _dict(arguments, build)
     if cls is tuple:
         return _tuple(arguments, build)
-    if cls in _SETS:
-        return _set(_SETS[cls], arguments, build)
+    if cls in SET_CLASSES:
+        return _set(SET_CLASSES[cls], arguments, build)
     return None
 
 
@@ -117,7 +117,7 @@ def _dict(arguments: tuple[object, ...], build: Build) -> Check:
         result = {}
         for key, item in value.items():
             step = f"[{shown(key)}]"
-            if (name := _key(keys, key, step)) in result:
+            if (name := check_key(keys, key, step)) in result:
                 raise Mismatch("two keys of the map are equal after conversion").inside(step)
             result[name] = item if values is None else values.at(item, step)
         return result
@@ -126,7 +126,8 @@ def _dict(arguments: tuple[object, ...], build: Build) -> Check:
     return check
 
 
-def _key(check: Check | None, key: object, step: str) -> object:
+def check_key(check: Check | None, key: object, step: str) -> object:
+    """Return the key of a map, converted; text with an int is an int. Raises Mismatch."""
     if check is not None and check.exact is int and type(key) is str and _INTEGER.fullmatch(key):
         key = int(key)  # JSON has only text keys
     return key if check is None else check.at(key, step)

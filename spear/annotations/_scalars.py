@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import Enum
+from enum import Enum, Flag
 from typing import Final
 
 from ._check import Build, Check, shown
@@ -54,6 +54,9 @@ def enum_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check 
             # 1, 1.0 and True are equal, but of different types.
             if type(value) is type(member.value) and value == member.value:
                 return member
+        if issubclass(cls, Flag) and type(value) is int:
+            with suppress(ValueError):
+                return cls(value)  # several flags
         raise Mismatch(f"expected {check.text}, got {shown(value)}")
 
     check.complete(convert)

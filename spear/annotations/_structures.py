@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -12,52 +10,56 @@ from uuid import UUID
 
 from spear._util import did_you_mean, text_of
 
-from ._as_written import signature_of
-from ._check import Build, Check, first_impossible
-from ._hints import resolve_hints
+from ._check import Build, Check, first_impossible, named_class
+from ._fields import is_named_tuple, structure_of
 from ._mismatch import Mismatch
 
-_structures: Final[dict[type, Check]] = {}
+_structures: Final[dict[object, Check]] = {}
+_unhashable: Final[dict[int, object]] = {}  # kept, so that their ids stay theirs
 
 
 def structure_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
-    """Return the check for an attrs class, a dataclass or a TypedDict; None for another class.
+    """Return the check for an attrs class, dataclass, TypedDict or NamedTuple; None for another class.
 
-    The check passes a map to the constructor of the class as keyword arguments.
+    The check passes a map to the constructor of the class as keyword arguments, and a list to that of a
+    NamedTuple.
     """
-    if not (
-        hasattr(cls, "__attrs_attrs__")
-        or hasattr(cls, "__dataclass_fields__")
-        or typing.is_typeddict(cls)
-    ):
+    key = key_of(cls, arguments)
+    if key in _structures:
+        return _structures[key]
+    structure = structure_of(cls, arguments)
+    if structure is None:
         return None
-    known = _structures.get(cls)
-    if known is not None:
-        return known
-    check = _structures[cls] = Check(f"a map ({cls.__name__})")  # a class may contain itself
+    # A class may contain itself.
+    name = named_class(cls, arguments)
+    is_tuple = is_named_tuple(cls)
+    check = _structures[key] = Check(f"{'a list' if is_tuple else 'a map'} ({name})")
     try:
-        fields, required, ignored = _fields_of(cls, build)
+        fields = {name: build(hint) for name, hint in structure.hints.items()}
     except BaseException:
-        del _structures[cls]
+        del _structures[key]
         raise
+    required, ignored = structure.required, structure.ignored
 
     def convert(value: object) -> object:
+        if is_tuple and (type(value) is list or type(value) is tuple):
+            if len(value) > len(fields):
+                raise Mismatch(f"{cls.__name__} has {len(fields)} fields, not {len(value)}")
+            value = dict(zip(fields, value, strict=False))
         if type(value) is not dict:
             raise check.mismatch(value)
-        arguments = {}
+        given = {}
         for name, item in value.items():
             if name in fields:
                 inner = fields[name]
-                arguments[name] = item if inner is None else inner.at(item, f".{name}")
+                given[name] = item if inner is None else inner.at(item, f".{name}")
             elif name not in ignored:
-                hint = did_you_mean(str(name), fields)
-                unknown = Mismatch(f"{cls.__name__} has no field {name!r}{hint}")
-                raise unknown.inside(f".{name}")
+                raise unknown_field(cls, name, fields)
         for name in required:
-            if name not in arguments:
-                raise Mismatch(f"{cls.__name__} requires the field {name!r}")
+            if name not in given:
+                raise missing_field(cls, name)
         try:
-            return cls(**arguments)
+            return cls(**given)
         except Exception as error:
             raise Mismatch(f"not a valid {cls.__name__}: {text_of(error)}") from error
 
@@ -66,30 +68,28 @@ def structure_check(cls: type, arguments: tuple[object, ...], build: Build) -> C
     return check
 
 
-def _fields_of(
-    cls: type, build: Build
-) -> tuple[dict[str, Check | None], list[str], frozenset[str]]:
-    """Return (arguments of the constructor, names of required ones, fields that are no arguments)."""
-    hints = resolve_hints(cls)
-    if typing.is_typeddict(cls):
-        needed: frozenset[str] = getattr(cls, "__required_keys__", frozenset())
-        fields = {name: build(hint) for name, hint in hints.items()}
-        # The set ignores NotRequired in annotations that are text.
-        optional = {n for n, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
-        return fields, [name for name in fields if name in needed - optional], frozenset()
-    attributes = getattr(cls, "__attrs_attrs__", None)
-    if attributes is not None:
-        aliases = {field.alias or field.name: field.name for field in attributes}
-    else:
-        aliases = {name: name for name in getattr(cls, "__dataclass_fields__", ())}
-    parameters = signature_of(cls).parameters
-    fields = {
-        name: build(hints.get(aliases.get(name, name)))
-        for name, parameter in parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
-    required = [name for name in fields if parameters[name].default is inspect.Parameter.empty]
-    return fields, required, frozenset(aliases) - fields.keys()
+def key_of(cls: type, arguments: tuple[object, ...]) -> object:
+    """Return a key for the check of a class with the types in its brackets."""
+    key: list[object] = [cls]
+    for each in arguments:
+        try:
+            hash(each)
+        except TypeError:  # such as Annotated[int, []]
+            _unhashable[id(each)] = each
+            each = id(each)
+        key.append(each)
+    return tuple(key)
+
+
+def unknown_field(cls: type, name: object, fields: dict[str, Check | None]) -> Mismatch:
+    """Return the error for a map with a key that is no field."""
+    hint = did_you_mean(str(name), fields)
+    return Mismatch(f"{cls.__name__} has no field {name!r}{hint}").inside(f".{name}")
+
+
+def missing_field(cls: type, name: str) -> Mismatch:
+    """Return the error for a map without a field."""
+    return Mismatch(f"{cls.__name__} requires the field {name!r}")
 
 
 _SAMPLES: Final[tuple[object, ...]] = (

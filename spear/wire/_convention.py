@@ -8,9 +8,10 @@
   of streams and progress reports follow the rule of results.
 * A segment (the memory of a user's ``SharedBuffer``) is raw as well.
 
-When values are encoded, attrs classes and dataclasses become maps, enums become their values, and tuples
-become arrays. Dates, decimals, sets and the other types in ``spear._tagged`` become tags, and the payload
-is marked as :class:`TaggedBytes`. The agent decides what types decoded arguments are converted to.
+When values are encoded, objects of data classes become maps (``spear._unfolding``), enums become their
+values, and tuples, named ones too, become arrays. Dates, decimals, sets and the other types in
+``spear._tagged`` become tags, and the payload is marked as :class:`TaggedBytes`. Receivers convert values
+by ``spear.annotations``.
 
 Raw payloads are not copied, so a buffer must not be changed after it was sent. Lists and maps may contain
 bytes and bytearrays, but no memoryviews.
@@ -19,7 +20,6 @@ bytes and bytearrays, but no memoryviews.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Final
 
 from spear._errors import InvalidArguments
@@ -33,6 +33,7 @@ from spear._sendable import (
     check_text,
     check_unicode,
 )
+from spear._unfolding import unfold_of
 
 from ._frames import Payload, TaggedBytes
 from ._tags import Lowering
@@ -95,7 +96,7 @@ def _encode_tagged_call(
     function: str, positional: Sequence[object], keywords: Mapping[str, object]
 ) -> TaggedBytes:
     """Encode arguments that are not plain. Raises InvalidArguments."""
-    lowering = Lowering(_attributes_of)
+    lowering = Lowering()
     levels = MAX_LEVELS - 2  # arguments travel as a list in a list
     try:
         items = []
@@ -138,7 +139,7 @@ def encode_sendable(result: object) -> tuple[Payload, bool]:
             check_sendable(result)
         return encode_result(result)
     except NotPlain:
-        lowered = Lowering(_attributes_of).lower(result, MAX_LEVELS)
+        lowered = Lowering().lower(result, MAX_LEVELS)
         return TaggedBytes(encode_value(lowered)), True
     except (TypeError, ValueError):
         check_text(result)
@@ -160,30 +161,12 @@ def _as_payload(buffer: Payload) -> Payload:
     return buffer
 
 
-_unfolded: Final[dict[type, tuple[tuple[str, str], ...]]] = {}  # class -> (key, attribute) pairs
-
-
 def unfold(value: object) -> object:
     """Return the CBOR-encodable form of an object. Raises TypeError if its class has none."""
-    cls = type(value)
-    names = _unfolded.get(cls)
-    if names is None:
-        if isinstance(value, Enum):
-            return value.value
-        names = _unfolded[cls] = _attributes_of(cls)
-    return {key: getattr(value, attribute) for key, attribute in names}
-
-
-def _attributes_of(cls: type) -> tuple[tuple[str, str], ...]:
-    """Return (constructor parameter, attribute) for each field of a data class."""
-    fields = getattr(cls, "__attrs_attrs__", None)
-    if fields is not None:
-        return tuple((field.alias or field.name, field.name) for field in fields)
-    if hasattr(cls, "__dataclass_fields__"):
-        from dataclasses import fields as fields_of
-
-        return tuple((field.name, field.name) for field in fields_of(cls))
-    raise TypeError(f"cannot send a {cls.__qualname__}")
+    found = unfold_of(type(value))
+    if found is None:
+        raise TypeError(f"cannot send a {type(value).__qualname__}")
+    return found(value)
 
 
 def decode_result(payload: bytes | memoryview, is_cbor: bool) -> Value:

@@ -6,11 +6,11 @@ checks and converts in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from enum import Enum
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 from cbor2 import CBORTag
 
@@ -21,12 +21,11 @@ from spear._sendable import (
     check_unicode,
     shown_key,
     too_deep,
+    unfolded,
     wrong_key,
 )
 from spear._tagged import KEY_NUMBERS, MAP, UNHASHABLE_TAGS, TagBudget, TaggedType, tagged_type
-
-FieldsOf: TypeAlias = Callable[[type], Iterable[tuple[str, str]]]
-"""Returns (key, attribute) for each field of a data class. Raises TypeError for other classes."""
+from spear._unfolding import unfold_of
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, bytes, bytearray})
 _PLAIN_CLASSES: Final = (int, float, bytes, bytearray)
@@ -37,15 +36,11 @@ class Lowering:
     """A conversion of one value, with a count of what its tagged values cost the peer.
 
     Tagged values become tags, enums their values, data classes maps.
-
-    Args:
-        fields_of: returns the fields of data classes.
     """
 
-    __slots__ = ("_budget", "_fields_of")
+    __slots__ = ("_budget",)
 
-    def __init__(self, fields_of: FieldsOf) -> None:
-        self._fields_of = fields_of
+    def __init__(self) -> None:
         self._budget = TagBudget()
 
     def lower(self, value: object, levels: int) -> object:
@@ -77,15 +72,17 @@ class Lowering:
             return self._items(value, levels)
         if isinstance(value, Enum):
             return self.lower(value.value, levels)
-        try:
-            fields = self._fields_of(kind)
-        except TypeError:
-            raise cannot_send(value) from None
+        unfold = unfold_of(kind)
+        if unfold is None:
+            raise cannot_send(value)
         if not levels:
             raise too_deep()
+        plain, names = unfolded(value, unfold)
+        if type(plain) is not dict:
+            return self.lower(plain, levels)
         return {
-            key: self._part(getattr(value, attribute), levels - 1, f".{attribute}")
-            for key, attribute in fields
+            key: self._part(item, levels - 1, f".{names.get(key, key)}")
+            for key, item in plain.items()
         }
 
     def _part(self, value: object, levels: int, step: str) -> object:

@@ -389,7 +389,7 @@ CONVERSIONS: list[tuple[object, object, object]] = [
     (Point, {"x": 3, "scale": 2}, Point(3.0, scale=2)),
     (Node, {"name": "a", "children": [{"name": "b"}]}, Node("a", [Node("b")])),
     (Box, {"content": [1]}, Box([1])),
-    (Box[int], {"content": [1]}, Box([1])),
+    (Box[int], {"content": 1}, Box(1)),
     (Item | None, {"sku": "tea"}, Item("tea")),
     (dict[str, Item], {"a": {"sku": "tea"}}, {"a": Item("tea")}),
     (Options, {"depth": 1}, {"depth": 1}),

@@ -77,7 +77,6 @@ PART = "Fraction cannot be sent: use the annotation str, and Fraction() in the f
 CLOCK = "Clock cannot be sent: use the annotation str, list or dict, or make Clock a dataclass"
 HOUR = "Hour cannot be sent: use the annotation str, list or dict, or make Hour a dataclass"
 FRAME = "DataFrame cannot be sent: use the annotation list, and DataFrame() in the function"
-MODEL = "Order cannot be sent: use the annotation dict, and Order.model_validate() in the function"
 NUMPY = "datetime64 cannot be sent: use the annotation str, and numpy.datetime64() in the function"
 DEQUE = "deque cannot be sent: use the annotation list, and deque() in the function"
 # Types for which the error does not advise to make them a dataclass.
@@ -100,7 +99,6 @@ OTHER = "date cannot be sent: use the annotation str, list or dict, or make date
         (dict[str, Fraction], PART), (list[dict[str, Clock]], CLOCK), (Dated, PART),
         (list[Dated], PART), (Items[Fraction], PART),
         (foreign("pandas.core.frame", "NDFrame", "DataFrame"), FRAME),
-        (foreign("pydantic.main", "BaseModel", "Order"), MODEL),
         (foreign("numpy", "generic", "datetime64"), NUMPY),
         (foreign("shop", "date"), OTHER),
         (deque, DEQUE), (type(sys), MODULE), (trio.CapacityLimiter, LIMITER), (spear.Spearlet, SPEARLET),

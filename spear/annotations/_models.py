@@ -1,0 +1,123 @@
+"""Checks of pydantic models, msgspec structs and numpy scalars, made by these packages themselves.
+
+Spear never imports the packages: a program with such an annotation has imported them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import suppress
+
+from spear._tagged import names_of
+from spear._util import text_of
+
+from ._check import Build, Check, named_class
+from ._mismatch import Mismatch
+
+
+def model_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
+    """Return the check for a pydantic model, which validates by its own settings; None for others."""
+    if "pydantic.BaseModel" not in names_of(cls):
+        return None
+    check = Check(f"a map ({cls.__name__})")
+    validate = cls.model_validate  # type: ignore[attr-defined]  # a model
+    options = {"by_alias": True, "by_name": True}
+    if "by_name" not in inspect.signature(validate).parameters:  # pydantic before 2.11
+        options = {}
+
+    def convert(value: object) -> object:
+        try:
+            return validate(value, **options)
+        except Exception as error:  # the model's own validators may raise any exception
+            raise _of_model(cls, error) from error
+
+    check.complete(convert)
+    return check
+
+
+def _of_model(cls: type, error: Exception) -> Mismatch:
+    """Return the mismatch for pydantic's ValidationError, which lists the faults with their places."""
+    with suppress(Exception):
+        first, *others = error.errors()  # type: ignore[attr-defined]  # of a ValidationError only
+        more = f" (and {len(others)} more)" if others else ""
+        mismatch = Mismatch(f"{first['msg']}{more}")
+        for step in reversed(first["loc"]):
+            is_name = isinstance(step, str) and step.isidentifier()
+            mismatch.inside(f".{step}" if is_name else f"[{step!r}]")
+        return mismatch
+    return Mismatch(f"not a valid {cls.__name__}: {text_of(error)}")
+
+
+def struct_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
+    """Return the check for a msgspec struct, made by ``msgspec.convert``; None for another class."""
+    if "msgspec.Struct" not in names_of(cls):
+        return None
+    msgspec = sys.modules["msgspec"]
+    hint = cls[arguments] if arguments else cls  # type: ignore[index]  # a generic class
+    check = Check(f"a map ({named_class(cls, arguments)})")
+
+    def convert_other(kind: object, value: object) -> object:
+        """Convert a part of a type that msgspec does not know."""
+        inner = build(kind)
+        try:
+            return value if inner is None else inner(value)
+        except Mismatch as mismatch:
+            where = f"{mismatch.path}: " if mismatch.path else ""
+            raise ValueError(f"{where}{mismatch}") from None
+
+    def convert(value: object) -> object:
+        try:
+            return msgspec.convert(value, hint, str_keys=True, dec_hook=convert_other)
+        except msgspec.ValidationError as error:
+            raise _of_struct(error) from error
+        except Exception as error:  # from the struct's own code
+            raise Mismatch(f"not a valid {cls.__name__}: {text_of(error)}") from error
+
+    check.complete(convert)
+    return check
+
+
+def _of_struct(error: Exception) -> Mismatch:
+    """Return the mismatch for msgspec's ValidationError, whose text alone has the place of the fault.
+
+    The text is like "Expected `int`, got `str` - at `$.items[0]`".
+    """
+    message, _, path = text_of(error).partition(" - at `$")
+    return Mismatch(message).inside(path.rstrip("`"))
+
+
+_NUMPY_KINDS = {
+    "b": (bool,),
+    "i": (int,),
+    "u": (int,),
+    "f": (float, int),
+    "c": (complex, float, int),
+}
+"""Types that a scalar of numpy is made from, by the kind of its dtype."""
+
+
+def numpy_scalar_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
+    """Return the check for a class of numpy's numbers; None for another class."""
+    if "numpy.generic" not in names_of(cls):
+        return None
+    try:
+        numpy = sys.modules["numpy"]
+        sources = _NUMPY_KINDS[cls().dtype.kind]
+    except Exception:  # no number, or a class that stands for several, such as numpy.floating
+        return None
+    check = Check(f"{sources[0].__name__} ({cls.__name__})")
+
+    def convert(value: object) -> object:
+        if type(value) not in sources:
+            raise check.mismatch(value)
+        with suppress(OverflowError), numpy.errstate(all="ignore"):
+            number = cls(value)
+            # A float may be rounded; nothing may become infinite, or another whole number.
+            is_exact = number.item() == value or value != value  # NaN
+            if is_exact or (type(value) is not int and bool(numpy.isfinite(number))):
+                return number
+        raise Mismatch(f"{value!r:.40} does not fit {cls.__name__}")
+
+    check.complete(convert)
+    return check
