@@ -37,6 +37,12 @@ TUPLES: Final = ("tuple",)
 
 MAPS: Final = ("dict", "Mapping", "MutableMapping")
 
+TEXTS: Final = (
+    "str", "Decimal", "UUID", "date", "datetime", "time", "Path", "PosixPath", "PurePath",
+    "PurePosixPath", "PureWindowsPath", "WindowsPath",
+)  # fmt: skip
+"""Names of types that text on a command line or in a query is meant for, even if the text is JSON."""
+
 ITEMS: Final = ("Items", "AsyncIterable", "AsyncIterator")
 """Names of types of a parameter that is no argument, but takes the items that a caller sends."""
 
@@ -113,6 +119,28 @@ class Signature:
         self.takes_more = given.vararg is not None or given.kwarg is not None
         self.result = _item_of(function.returns)
 
+    def keeps_text(self, place: int | str, value: object) -> bool:
+        """Return whether a text stays as it is for a parameter, such as ``1.10`` for a ``str``.
+
+        Args:
+            place: the index of the argument, or its name.
+            value: the value of the text as JSON. Text in quotes is the text between them, and null is
+                None if the annotation allows None.
+        """
+        places = [
+            (each.name if each.is_named else None) if isinstance(place, str) else index
+            for index, each in enumerate(self.parameters)
+            if isinstance(place, str) or each.is_positional
+        ]
+        if isinstance(value, str) or place not in places:
+            return False
+        kinds = _kinds_of(self.parameters[places.index(place)].annotation)
+        return (
+            "text" in kinds
+            and kinds <= {"text", "None"}
+            and not (value is None and "None" in kinds)
+        )
+
 
 def parse_signature_untrusted(text: str | None) -> Signature | None:
     """Parse the text of a signature. Returns None if the text is no signature, or too long."""
@@ -138,6 +166,28 @@ def name_of(annotation: ast.expr | None) -> str:
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return "None"
     return annotation.id if isinstance(annotation, ast.Name) else ""
+
+
+def _kinds_of(annotation: ast.expr | None) -> frozenset[str]:
+    """Return what an annotation allows: "text", "None" and "other"."""
+    import ast
+
+    parts: list[ast.expr] = []
+    if isinstance(annotation, ast.BinOp):
+        parts = [annotation.left, annotation.right]
+    elif isinstance(annotation, ast.Subscript):
+        name, inside = name_of(annotation.value), annotation.slice
+        inner = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+        if name == "Literal":
+            values = [getattr(each, "value", each) for each in inner]
+            return frozenset("text" if isinstance(each, str) else "other" for each in values)
+        if name == "Optional":
+            return _kinds_of(inside) | {"None"}
+        parts = inner if name == "Union" else inner[:1] if name == "Annotated" else []
+    if parts:
+        return frozenset[str]().union(*map(_kinds_of, parts))
+    name = name_of(annotation)
+    return frozenset({"text" if name in TEXTS else "None" if name == "None" else "other"})
 
 
 def _is_items(annotation: ast.expr | None) -> bool:

@@ -127,3 +127,29 @@ def test_no_name_means_two_things() -> None:
     names = [*SCALARS, *BYTES, *ANYTHING, *LISTS, *SETS, *TUPLES, *MAPS]
     assert len(names) == len(set(names))
     assert set(SAMPLES) | set(ANYTHING) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "is_kept"),
+    [
+        ("str", 1.1, True), ("str", None, True), ("str", [1], True), ("str", "text", False),
+        ("str | None", 1, True), ("str | None", None, False), ("Optional[str]", None, False),
+        ("typing.Optional[str]", 1, True), ("Union[str, pathlib.Path]", 1, True),
+        ("Literal['1', '2']", 1, True), ("Literal['1', 2]", 1, False), ("Annotated[str, 1]", 1, True),
+        ("decimal.Decimal", 1.1, True), ("datetime.date", 20260131, True), ("uuid.UUID", 1, True),
+        ("int", 1, False), ("float", 1, False), ("int | str", 1, False), ("None", None, False),
+        ("list[str]", ["a"], False), ("shop.Colour", 1, False), ("object", 1, False), ("", 1, False),
+    ],
+)  # fmt: skip
+def test_text_stays_text_where_only_text_is_meant(
+    annotation: str, value: object, is_kept: bool
+) -> None:
+    parameter = f"a: {annotation}" if annotation else "a"
+    signature = parse_signature_untrusted(f"f(b: int, {parameter}, /, *, c: str)")
+    assert signature is not None
+    assert signature.keeps_text(1, value) is is_kept
+    assert not signature.keeps_text("a", value)  # by position only
+    assert not signature.keeps_text(0, 1)
+    assert not signature.keeps_text(2, 1)  # by name only
+    assert signature.keeps_text("c", 1)
+    assert not signature.keeps_text("d", 1)

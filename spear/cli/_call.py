@@ -136,6 +136,9 @@ async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> N
                 await _describe(deployment, call, output)
                 return
             function = deployment.function(call.function)
+            if call.words.are_ambiguous(call.arguments, call.keywords):
+                signature = await _usage(function)
+                call.words.keep_texts(call.arguments, call.keywords, signature)
             function = function.options(timeout=call.timeout, keywords=call.keywords)
             if function.is_stream:
                 await _print_items(function, call, output, story)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ._parser import CommandParser
+    from ._words import FunctionWords
 
 USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value ...]"
 
@@ -29,12 +30,14 @@ class CallCommand:
         function: name of the function; empty if the command line names none.
         wants_help: whether to describe the function instead of calling it.
         options: names of the command's options that stood among the function's arguments.
+        words: the function's arguments as they were written.
     """
 
     target: str
     function: str
     wants_help: bool
     options: frozenset[str]
+    words: FunctionWords
     arguments: list[object]
     keywords: dict[str, object]
     environment: dict[str, str]
@@ -58,6 +61,7 @@ def understand(options: argparse.Namespace) -> CallCommand:
         function=function,
         wants_help=words.wants_help,
         options=words.options,
+        words=words,
         arguments=positional,
         keywords=keywords,
         environment=dict(read_variable(each, USAGE) for each in options.env),

@@ -84,7 +84,10 @@ def run_invoke(options: argparse.Namespace) -> int:
         if words.wants_help:
             say(text(remote.get(path), "signature") or name)
             return 0
-        content, body = _body(*words.arguments())
+        arguments = words.arguments()
+        if words.are_ambiguous(*arguments):
+            words.keep_texts(*arguments, _usage(remote, path))
+        content, body = _body(*arguments)
         try:
             _call(remote, path, content, body, options)
         except InvalidArguments as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 
 from spear._errors import ConfigurationError
+from spear._signatures import parse_signature_untrusted
 
 from ._values import parse_value, read_input
 
@@ -45,6 +46,7 @@ class FunctionWords:
         self.target = target
         self.options = options
         self._words = words
+        self._written: tuple[list[str], dict[str, str]] = ([], {})
 
     @property
     def wants_help(self) -> bool:
@@ -58,11 +60,42 @@ class FunctionWords:
             ConfigurationError: a name has no value or is given twice, or a file cannot be used.
             InvalidArguments: a file is too large for a call.
         """
-        positional, keywords = split_arguments(self._words)
+        positional, keywords = self._written = split_arguments(self._words)
         return (
             [parse_value(word, read_input) for word in positional],
             {name: parse_value(word, read_input) for name, word in keywords.items()},
         )
+
+    def keep_texts(
+        self, positional: list[object], keywords: dict[str, object], signature: str
+    ) -> None:
+        """Put words back that are JSON, but are meant for a parameter that takes text.
+
+        Args:
+            positional: arguments, as :meth:`arguments` has returned them.
+            keywords: likewise.
+            signature: the signature of the function; may be empty.
+        """
+        parsed = parse_signature_untrusted(signature)
+        if parsed is not None:
+            words, named = self._written
+            for index, word in enumerate(words):
+                if _is_json(word) and parsed.keeps_text(index, positional[index]):
+                    positional[index] = word
+            for name, word in named.items():
+                if _is_json(word) and parsed.keeps_text(name, keywords[name]):
+                    keywords[name] = word
+
+    def are_ambiguous(self, positional: list[object], keywords: dict[str, object]) -> bool:
+        """Return whether :meth:`keep_texts` could change any of the arguments."""
+        words, named = self._written
+        pairs = [*zip(words, positional, strict=True), *((named[n], keywords[n]) for n in named)]
+        return any(_is_json(word) and not isinstance(value, str) for word, value in pairs)
+
+
+def _is_json(word: str) -> bool:
+    """Return whether the value of a word is that of its text, and not of a file."""
+    return word != "-" and not word.startswith("@")
 
 
 def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:

@@ -15,12 +15,15 @@ from ._exchange import (
     milliseconds,
     path_part,
     printable,
+    query_of,
     respond_json,
     timeout_of,
 )
 from ._show import show_execution, show_function
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spear.spearlet import BoundCall, Function
 
     from ._app import App
@@ -129,7 +132,28 @@ async def bind_arguments(
     positional, keywords = arguments_of(request, await request.body())
     expect_result(function, way)
     function = with_options(app, function, request, is_detached=is_detached)
+    if request.query:
+        await keep_texts(app, function, keywords, query_of(request))
     return function.bind(*positional, **keywords)
+
+
+async def keep_texts(
+    app: App, function: Function, keywords: dict[str, object], query: Mapping[str, str]
+) -> None:
+    """Put texts of a query back that are JSON, but are meant for a parameter that takes text.
+
+    Args:
+        app: knows the signatures of functions.
+        function: the function to call.
+        keywords: arguments, with the query's as JSON.
+        query: the parameters of the query.
+    """
+    read = {name: keywords[name] for name in query if not isinstance(keywords[name], str)}
+    if read:
+        deployment = app.spearlet.deployments[function.deployment]
+        signature = await app.catalogue.signature(deployment, function)
+        if signature is not None:
+            keywords |= {n: query[n] for n, value in read.items() if signature.keeps_text(n, value)}
 
 
 async def call(app: App, request: Request, name: str) -> None:

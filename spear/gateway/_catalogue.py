@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from spear._errors import SpearError
+from spear._errors import NotFound, SpearError
+from spear._signatures import parse_signature_untrusted
 
 if TYPE_CHECKING:
-    from spear.spearlet import Deployment, FunctionDescription
+    from spear._signatures import Signature
+    from spear.spearlet import Deployment, Function, FunctionDescription
 
 DESCRIBE_SECONDS: Final = 2.0
 
@@ -40,3 +42,18 @@ class Catalogue:
         known = {name: known[name] for name in deployment.functions if name in known}
         self._kept[deployment.name] = started, known
         return known
+
+    async def signature(self, deployment: Deployment, function: Function) -> Signature | None:
+        """Return the signature of a function; None if it is not known.
+
+        Starts an instance if the description of the function is not known and there is no instance.
+
+        Raises:
+            CallFailed: as the call of the function.
+        """
+        described = (await self.describe(deployment)).get(function.name)
+        try:
+            text = described.signature if described is not None else await function.signature()
+        except NotFound:  # a program in another language
+            return None
+        return parse_signature_untrusted(text)

@@ -198,8 +198,11 @@ def parse_cbor(body: bytes) -> object:
         raise bad(f"the body cannot be decoded as CBOR: {error}") from error
 
 
-def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
-    """Return (positional, keywords) of a call. Raises Problem."""
+def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Return (positional, keywords) of a call. Raises Problem.
+
+    Values of the query that are JSON are read as such; see ``keep_texts``.
+    """
     kind = (single(request, b"content-type") or JSON).decode("latin-1")
     kind = kind.partition(";")[0].strip().lower()
     positional: tuple[object, ...] = ()

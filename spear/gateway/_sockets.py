@@ -14,7 +14,7 @@ import trio
 from spear._errors import InvalidArguments, LocalProtocolError, SpearError
 from spear.channels import open_private_nursery
 
-from ._calls import find_function, with_options
+from ._calls import find_function, keep_texts, with_options
 from ._errors import Problem, describe, status_of
 from ._exchange import add_keywords, query_of, split_arguments
 
@@ -81,6 +81,8 @@ class _Conversation:
         is_bytes = isinstance(first, bytes)
         positional, keywords = ((first,), {}) if is_bytes else split_arguments(first)
         add_keywords(keywords, query)
+        if query:
+            await keep_texts(self._app, function, keywords, query)
         bound = function.bind(*positional, **keywords)
         del first, positional, keywords  # decoded arguments can take many times the memory
         async with bound.stream(sends_items=True) as stream:

@@ -97,6 +97,7 @@ async def one_and_fail():
         (["odd"], None),
         (["pieces", "3"], b"0;1;2;"),
         (["ticks", "3"], b"0\n1\n2\n"),
+        (["price", "1.10", "--currency", "7"], b'"1.10 7 0"\n'),
         (["price", "--help"], b"price(item: str, *, currency: str = 'EUR', timeout: int = 0) -> str\n"),
     ],
     ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else "",

@@ -47,6 +47,13 @@ def test_every_kind_of_value(run: Run, here: Path) -> None:
     assert json.loads(done.output) == ["str", "int", "int", "list", "dict", "bytes", "bytes"]
 
 
+def test_words_for_text_stay_text(run: Run) -> None:
+    done = run("call", "shop.py:price", "1.10", "--currency", "7", "--", "--timeout", "3")
+    assert (done.status, done.output) == (0, b'"1.10 7 3 0"\n')
+    done = run("call", "shop.py:price", '"1.10"')
+    assert (done.status, done.output) == (0, b'"1.10 EUR 0 0"\n')
+
+
 def test_bytes_go_through_a_pipe(terminal: Terminal) -> None:
     data = os.urandom(1_000_000)
     done = terminal.run("call", "shop.py:reverse", "-", stdin=data)

@@ -8,6 +8,8 @@ import math
 import re
 import socket
 import struct
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import h11
 import pytest
@@ -17,8 +19,12 @@ import spear
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._errors import Problem
 from spear.gateway._exchange import show
+from spear.runtimes import MemorySettings
 
 from .helpers import Probe, Site, ask, call, closing_clients, connect, open_site, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 CALL = "/v1/functions/{}/call"
 
@@ -63,6 +69,49 @@ async def test_the_body_decides_what_the_arguments_are(
     assert reply.status == 200, reply.body
     assert reply.headers["content-type"] == "application/json"
     assert json.loads(reply.body) == result
+
+
+def labels() -> MemorySettings:
+    """Return an agent with functions whose parameters take text."""
+    app = spear.Agent("labels")
+
+    @app.function
+    async def label(
+        text: str, amount: Decimal | None = None, number: float = 0.0, *, rest: object = None
+    ) -> list[object]:
+        return [text, amount, number, rest]
+
+    @app.function
+    async def letters(text: str) -> AsyncIterator[str]:
+        for each in text:
+            yield each
+
+    return MemorySettings(agent=app, shares_process=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "result"),
+    [
+        ("text=1.10", ["1.10", None, 0.0, None]),
+        ("text=true&number=1.10&rest=1.10", ["true", None, 1.1, 1.1]),
+        ("text=tea&amount=1.10", ["tea", {"$decimal": "1.10"}, 0.0, None]),
+        ("text=%22tea%22&amount=null", ["tea", None, 0.0, None]),
+        ("text=null&rest=null", ["null", None, 0.0, None]),
+    ],
+)
+async def test_a_query_is_read_by_the_annotations(query: str, result: object) -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(labels())
+        reply = await ask(site.gateway, "POST", f"{CALL.format('label')}?{query}")
+        assert reply.status == 200, reply.body
+        assert json.loads(reply.body) == result
+
+
+async def test_a_query_of_a_stream_is_read_by_the_annotations() -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(labels())
+        reply = await ask(site.gateway, "POST", "/v1/functions/letters/stream?text=1.0")
+        assert reply.body == b'"1"\n"."\n"0"\n'
 
 
 async def test_what_is_returned_as_shared_memory_is_bytes() -> None:
