@@ -65,8 +65,9 @@ nitpick_ignore_regex = [
 ]
 
 PACKAGES = (
-    "spear", "spear.agent", "spear.spearlet", "spear.calls", "spear.channels", "spear.runtimes",
-    "spear.transports", "spear.gateway", "spear.telemetry", "spear.testing", "spear.wire",
+    "spear", "spear.agent", "spear.annotations", "spear.spearlet", "spear.calls", "spear.channels",
+    "spear.runtimes", "spear.transports", "spear.gateway", "spear.telemetry", "spear.testing",
+    "spear.wire",
 )  # fmt: skip
 """Packages with public names, in the order of the reference."""
 

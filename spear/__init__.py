@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spear._errors import RemoteProtocolError as RemoteProtocolError
     from spear._errors import SpawnFailed as SpawnFailed
     from spear._errors import SpearError as SpearError
+    from spear._errors import UnexpectedResult as UnexpectedResult
     from spear._errors import UnsupportedRuntime as UnsupportedRuntime
     from spear._errors import UnsupportedTransport as UnsupportedTransport
     from spear._errors import WorkerDied as WorkerDied
@@ -73,8 +74,8 @@ _ERRORS = (
     "AuthenticationFailed", "BrokenEntryPoint", "CallCancelled", "CallFailed", "CannotListen",
     "ChannelBroken", "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded",
     "Delivered", "FunctionRaised", "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall",
-    "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedRuntime",
-    "UnsupportedTransport", "WorkerDied",
+    "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnexpectedResult",
+    "UnsupportedRuntime", "UnsupportedTransport", "WorkerDied",
 )  # fmt: skip
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")

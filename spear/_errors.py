@@ -367,6 +367,34 @@ class InvalidArguments(Rejected):
         self.got = got
 
 
+class UnexpectedResult(CallFailed):
+    """The function ran, and its result does not fit the type that the caller expects.
+
+    Attributes:
+        path: the place at fault inside the result, such as ``.items[2].sku``; empty for all of it.
+        expected: the expected type, such as ``list[str]``; empty if the type is not the fault.
+        got: the name of the type that came instead, such as ``int``.
+    """
+
+    code = "unexpected_result"
+    delivered: Delivered = "yes"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        expected: str = "",
+        got: str = "",
+        code: str | None = None,
+        delivered: Delivered | None = None,
+    ) -> None:
+        super().__init__(message, code=code, delivered=delivered)
+        self.path = path
+        self.expected = expected
+        self.got = got
+
+
 class WorkerDied(CallFailed):
     """The instance that ran the call is gone.
 

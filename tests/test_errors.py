@@ -28,6 +28,7 @@ from spear import (
     RemoteProtocolError,
     SpawnFailed,
     SpearError,
+    UnexpectedResult,
     UnsupportedRuntime,
     UnsupportedTransport,
     WorkerDied,
@@ -84,6 +85,7 @@ EACH_WITH_ALL_IT_CARRIES = [
     InvalidArguments(
         "f(x=...): no", parameter="x", expected="int", got="str", code="argument_type"
     ),
+    UnexpectedResult("no", path="[0]", expected="int", got="str"),
     WorkerDied("killed", exit_status=-9, stderr_tail="oh", code="given_up", delivered="maybe"),
 ]
 

@@ -46,6 +46,7 @@ LEAVES = frozenset(
         "_stalls",
         "_tagged",
         "_targets",
+        "_unfolding",
         "_util",
         "_version",
     }
@@ -57,8 +58,9 @@ BELOW_LEAVES: Final = {
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
     "_json": ("_tagged",),
-    "_sendable": ("_tagged",),
+    "_sendable": ("_tagged", "_unfolding", "_util"),
     "_tagged": ("_scalars",),
+    "_unfolding": ("_tagged",),
 }
 """Leaves that import another leaf."""
 
@@ -74,7 +76,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "channels": "wire transports telemetry",
         "runtimes": "channels wire transports clients telemetry",
         "agent": "annotations channels wire transports discovery telemetry",
-        "calls": "channels wire telemetry",
+        "calls": "annotations channels wire telemetry",
         "discovery": "clients telemetry",
         "events": "clients discovery telemetry",
         "engines": "events discovery kv clients telemetry",

@@ -215,7 +215,7 @@ class _BatchRun:
             try:
                 function.convert((arguments, {}))
                 result = function.call(arguments, {})
-                if not isinstance(result, Coroutine):
+                if type(result) in COMMON_RESULTS or not isinstance(result, Coroutine):
                     function.check_result(result, "returned")
             except BaseException as error:
                 self._fail(error, len(self._results))
@@ -241,7 +241,9 @@ class _BatchRun:
             try:
                 function.convert((arguments, {}))
                 (item,) = arguments
-                self._results[at] = await function.submit(item, self._call, self._service)
+                result = await function.submit(item, self._call, self._service)
+                function.check_result(result, "returned")
+                self._results[at] = result
             except BaseException as error:
                 self._fail(error, at)
         if scope.cancelled_caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from contextlib import suppress
@@ -13,7 +14,12 @@ from ._as_written import annotations_of
 def resolve_hints(thing: object) -> dict[str, object]:
     """Return the annotations of a function or class, except the ones that cannot be resolved."""
     with suppress(Exception):  # evaluating a text can raise any exception
-        return typing.get_type_hints(thing, include_extras=True)
+        classes = reversed(getattr(thing, "__mro__", (thing,)))
+        variables = [each for cls in classes for each in getattr(cls, "__type_params__", ())]
+        local: dict[str, object] | None = None
+        if variables and sys.version_info < (3, 13):  # Python 3.12 does not find them itself
+            local = {each.__name__: each for each in variables}
+        return typing.get_type_hints(thing, localns=local, include_extras=True)
     hints: dict[str, object] = {}
     # One name that exists only under TYPE_CHECKING must not disable the checks of all other names.
     module = inspect.getmodule(thing)

@@ -32,6 +32,9 @@ from ._policies import SchedulingPolicy as SchedulingPolicy
 from ._policies import make_policy as make_policy
 from ._retries import RetryBudget as RetryBudget
 from ._retries import RetryPolicy as RetryPolicy
+from ._returns import R as R
+from ._returns import convert_result as convert_result
+from ._returns import make_returns_check as make_returns_check
 from ._scopes import effective_deadline as effective_deadline
 from ._streams import FunctionStream as FunctionStream
 from ._streams import first_of as first_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from trio.lowlevel import checkpoint, enable_ki_protection, wait_task_rescheduled
 
@@ -135,6 +135,7 @@ async def enter_stream(
     run_seconds: float | None = None,
     execution: AssignmentObserver | None = None,
     function: str | None = None,
+    convert: Callable[[Result], Result] | None = None,
 ) -> FunctionStream:
     """Begin a stream; try the next instance if the stream certainly did not begin.
 
@@ -145,10 +146,10 @@ async def enter_stream(
         payload, is_cbor: the encoded arguments, and whether they are CBOR; otherwise raw bytes.
         begun: when the call began, in Trio's time.
         deadline: when the whole stream expires, in Trio's time.
-        sends_items: whether the caller will send items to the function.
-        run_seconds: as for :func:`perform`.
+        sends_items, run_seconds: whether the caller will send items; as for :func:`perform`.
         execution: is notified of the instance that gets the stream; may be None.
         function: the name of the function at the instance, if it is not that of ``call``.
+        convert: converts each decoded item or result.
     """
     attempts = 0
     while True:
@@ -178,10 +179,9 @@ async def enter_stream(
                 await explain(chooser, call.function, error, callee, begun, deadline)
                 raise
     late = partial(chooser.late, call.function, begun, deadline)
-    opened: FunctionStream = FunctionStream._create(
-        stream, call.function, late, deadline, callee, sends_items=sends_items
-    )
-    return opened
+    options = {"sends_items": sends_items, "convert": convert}
+    opened = FunctionStream._create(stream, call.function, late, deadline, callee, **options)
+    return cast("FunctionStream", opened)
 
 
 async def wait_for_capacity(

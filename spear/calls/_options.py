@@ -46,6 +46,8 @@ class CallOptions:
         session: the name of a session, whose calls go to the same replica with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.
+        returns: the type that results must have, such as a data class; they are checked and converted as
+            the arguments of functions are. By default results are returned as they arrive.
         keywords: more keyword arguments of the function, for parameters whose names the methods of
             :class:`Function` use themselves, such as ``timeout``.
     """
@@ -59,6 +61,7 @@ class CallOptions:
     key_restarts: bool = True
     session: str | None = None
     on_progress: Callable[[Result], None] | None = None
+    returns: object = None
     keywords: Mapping[str, object] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:

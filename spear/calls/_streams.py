@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Generic, cast, final
 
 import trio
 
@@ -18,6 +18,7 @@ from spear.channels import protected_class
 
 from ._options import cannot_be_sent
 from ._payloads import Result, decode_result_untrusted, encode_item
+from ._returns import R
 from ._scopes import leave_it_to_scope
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def first_of(error: BaseException) -> BaseException:
 
 @final
 @protected_class
-class FunctionStream(metaclass=NoPublicConstructor):
+class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
     """A running stream: iterate over it for the function's items.
 
     Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
@@ -67,8 +68,10 @@ class FunctionStream(metaclass=NoPublicConstructor):
         callee: Callee,
         *,
         sends_items: bool,
+        convert: Callable[[Result], Result] | None = None,
     ) -> None:
         self.instance = callee.id
+        self._convert = convert
         self._stream = stream
         self._function = function
         self._late = late
@@ -134,20 +137,24 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._has_begun = True
         return item
 
-    def __aiter__(self) -> FunctionStream:
+    def __aiter__(self) -> FunctionStream[R]:
         return self
 
-    async def __anext__(self) -> Result:
+    async def __anext__(self) -> R:
         try:
             payload, is_cbor = await self.receive_item()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-        return decode_result_untrusted(payload, is_cbor)
+        return self._read(payload, is_cbor)
 
-    async def result(self) -> Result:
+    async def result(self) -> R:
         """Wait for the function's end, and return its result. If cancelled, the function goes on."""
         response = await self.response()
-        return decode_result_untrusted(response.payload, response.is_cbor)
+        return self._read(response.payload, response.is_cbor)
+
+    def _read(self, payload: bytes | memoryview, is_cbor: bool) -> R:
+        result = decode_result_untrusted(payload, is_cbor)
+        return cast("R", result if self._convert is None else self._convert(result))
 
     async def response(self) -> ExecutionResponse:
         """Wait as :meth:`result` does, and return the undecoded result."""

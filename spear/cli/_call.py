@@ -26,7 +26,7 @@ from ._error_lines import IMPATIENT_SECONDS
 from ._hints import explained
 from ._life import Story, show_event, showing
 from ._output import ResultOutput
-from ._program import UnfinishedLines, settings_of, usage_of, watch_signals
+from ._program import UnfinishedLines, keep_texts, settings_of, usage_of, watch_signals
 from ._status import SIGNALLED, describe_statuses
 from ._values import long_integers, parse_number, parse_whole, show_value
 from ._words import ARGUMENTS_HELP
@@ -136,9 +136,7 @@ async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> N
                 await _describe(deployment, call, output)
                 return
             function = deployment.function(call.function)
-            if call.words.are_ambiguous(call.arguments, call.keywords):
-                signature = await _usage(function)
-                call.words.keep_texts(call.arguments, call.keywords, signature)
+            await keep_texts(function, call.words, call.arguments, call.keywords)
             function = function.options(timeout=call.timeout, keywords=call.keywords)
             if function.is_stream:
                 await _print_items(function, call, output, story)

@@ -23,11 +23,11 @@ from ._map_input import Input
 from ._map_output import DoneItems, open_output
 from ._map_run import MapRun
 from ._output import ResultOutput
-from ._program import UnfinishedLines, settings_of, watch_signals
+from ._program import UnfinishedLines, keep_texts, settings_of, watch_signals
 from ._say import complain
 from ._status import ITEMS_FAILED, SIGNALLED, describe_statuses
 from ._values import long_integers, parse_number, parse_whole
-from ._words import read_words
+from ._words import FunctionWords, read_words
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -128,6 +128,7 @@ class MapCommand:
 
     target: str
     function: str
+    words: FunctionWords
     keywords: dict[str, object]
     inputs: list[str]
     is_json: bool
@@ -197,7 +198,7 @@ def understand_map(options: argparse.Namespace) -> MapCommand | CallCommand:
     if words.wants_help or not function:
         return CallCommand(
             target=target, function=function, wants_help=words.wants_help, options=frozenset(),
-            arguments=[], keywords={}, environment=environment, replicas=1, timeout=math.inf,
+            words=words, arguments=[], keywords={}, environment=environment, replicas=1, timeout=math.inf,
             debug=False,
         )  # fmt: skip
     positional, keywords = words.arguments()
@@ -216,7 +217,7 @@ def understand_map(options: argparse.Namespace) -> MapCommand | CallCommand:
     if options.output is None and (options.resume or options.overwrite):
         parser.error(f"{'--resume' if options.resume else '--overwrite'} needs --output FILE")
     return MapCommand(
-        target=target, function=function, keywords=keywords, inputs=options.input,
+        target=target, function=function, words=words, keywords=keywords, inputs=options.input,
         is_json=options.jsonl, unpack=options.starmap, replicas=replicas, limit=limit,
         timeout=options.timeout, startup_seconds=options.startup_seconds,
         retries=options.retries, ordered=options.ordered,
@@ -330,6 +331,7 @@ class _RunningMap:
                 on_event=starts.note,
             )
             function = deployment.function(command.function)
+            await keep_texts(function, command.words, [], command.keywords)
             function = function.options(timeout=command.timeout, keywords=command.keywords)
             self._progress.start()
             async with open_private_nursery() as nursery:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from spear.telemetry import OutputName
 
     from ._live_rows import LiveRows
+    from ._words import FunctionWords
 
 USAGE_SECONDS: Final = 2.0
-"""Seconds for asking for a function's signature after a wrong call."""
+"""Seconds for asking for a function's signature."""
 
 
 async def watch_signals(
@@ -49,6 +50,17 @@ async def usage_of(function: Function) -> str:
         return await function.options(timeout=USAGE_SECONDS).signature()
     except SpearError:
         return ""
+
+
+async def keep_texts(
+    function: Function,
+    words: FunctionWords,
+    positional: list[object],
+    keywords: dict[str, object],
+) -> None:
+    """Put words back that are JSON, but are meant for a parameter of the function that takes text."""
+    if words.are_ambiguous(positional, keywords):
+        words.keep_texts(positional, keywords, await usage_of(function))
 
 
 def settings_of(target: str, environment: Mapping[str, str]) -> RuntimeSettings:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Generic, final
 
 import attrs
 
 from spear._signatures import MAX_SIGNATURE, MAX_SUMMARY
+from spear.calls import R
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -19,7 +20,7 @@ logger: Final = logging.getLogger("spear.spearlet")
 
 @final
 @attrs.frozen(kw_only=True)
-class Answer:
+class Answer(Generic[R]):
     """A result, with details of its call.
 
     Attributes:
@@ -28,7 +29,7 @@ class Answer:
         execution_seconds: seconds that the function took, as its instance measured it.
     """
 
-    result: Result
+    result: R
     instance: InstanceId | None
     execution_seconds: float
 

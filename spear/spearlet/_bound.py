@@ -7,12 +7,12 @@ so the arguments can be freed while the call waits for a replica, and while it r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Generic, TypeAlias, cast, final
 
 from spear._errors import InvalidArguments
 from spear._hooks import is_plain_function
 from spear._util import NoPublicConstructor
-from spear.calls import AssignedInstance, decode_result_untrusted, heap_bytes
+from spear.calls import AssignedInstance, R, heap_bytes
 from spear.channels import notify, protected_block, protected_class
 
 from ._answers import Answer
@@ -32,7 +32,7 @@ OnEnd: TypeAlias = Callable[[], None]
 
 @final
 @protected_class
-class BoundCall(metaclass=NoPublicConstructor):
+class BoundCall(Generic[R], metaclass=NoPublicConstructor):
     """A function with its options and the encoded arguments of one call, from :meth:`Function.bind`.
 
     May be called several times; each call sends the same arguments.
@@ -53,19 +53,19 @@ class BoundCall(metaclass=NoPublicConstructor):
         """Bytes of memory that the encoded arguments hold. 0 for a ``SharedBuffer``: it is not copied."""
         return heap_bytes(self._payload)
 
-    async def ask(self) -> Answer:
+    async def ask(self) -> Answer[R]:
         """Call the function, as :meth:`Function.ask` does. A checkpoint."""
         calls = self._calls
         calls.expect_stream(False)
         assigned = AssignedInstance()
         response = await calls.request(self._payload, self._is_cbor, None, assigned)
         return Answer(
-            result=decode_result_untrusted(response.payload, response.is_cbor),
+            result=cast("R", calls.read(response.payload, response.is_cbor)),
             instance=assigned.instance,
             execution_seconds=response.execution_seconds,
         )
 
-    def submit(self, *, on_end: OnEnd | None = None) -> Execution:
+    def submit(self, *, on_end: OnEnd | None = None) -> Execution[R]:
         """Submit the call, as :meth:`Function.submit` does. Returns at once.
 
         Args:
@@ -88,25 +88,27 @@ class BoundCall(metaclass=NoPublicConstructor):
 
         try:
             calls.expect_stream(False)
-            return calls.registry.launch(
+            execution = calls.registry.launch(
                 calls.deployment,
                 calls.name,
                 calls.pool,
                 work,
+                calls.read,
                 argument_bytes=self.argument_bytes,
                 on_end=on_end,
             )
+            return cast("Execution[R]", execution)
         except BaseException:
             if on_end is not None:
                 notify(logger, "on_end", on_end)
             raise
 
     @protected_block
-    async def stream(self, *, sends_items: bool = False) -> AsyncIterator[FunctionStream]:
+    async def stream(self, *, sends_items: bool = False) -> AsyncIterator[FunctionStream[R]]:
         """Call the function for a stream, as :meth:`Function.stream` does."""
         calls = self._calls
         calls.expect_items(sends_items=sends_items)
         async with calls.open_stream(
             self._payload, self._is_cbor, None, sends_items=sends_items
         ) as stream:
-            yield stream
+            yield cast("FunctionStream[R]", stream)

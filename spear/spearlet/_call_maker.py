@@ -22,10 +22,13 @@ from spear.calls import (
     FunctionStream,
     KeyedCall,
     Reports,
+    convert_result,
+    decode_result_untrusted,
     effective_deadline,
     enter_stream,
     execute_shared,
     first_of,
+    make_returns_check,
     perform,
 )
 from spear.channels import notify_all, protected_block, protected_class
@@ -37,7 +40,7 @@ from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
-    from spear.calls import AssignmentObserver, CallTally, RetryPolicy
+    from spear.calls import AssignmentObserver, CallTally, Result, RetryPolicy
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
@@ -62,6 +65,7 @@ class CallMaker:
         options: the options of each call.
         is_stream: whether the function sends items.
         attributes: the calls, as policies see them.
+        check: converts results, as the option ``returns`` has it; None if they stay as they are.
         counters: count the calls.
         instruments: are notified of the calls.
     """
@@ -82,6 +86,7 @@ class CallMaker:
         self.registry = registry
         self.options = options
         self.is_stream = is_stream
+        self.check = make_returns_check(options.returns)
         self.attributes = CallAttributes(
             function=name, session=options.session, key=options.key, metadata=options.metadata
         )
@@ -137,6 +142,14 @@ class CallMaker:
         if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
             return positional[0], False  # what encode_call() would return, in a third of the time
         return encode_call(self.name, positional, keywords)
+
+    def convert(self, result: Result) -> Result:
+        """Return a decoded result as the type of the option ``returns``. Raises UnexpectedResult."""
+        return result if self.check is None else convert_result(self.name, self.check, result)
+
+    def read(self, payload: bytes | memoryview, is_cbor: bool) -> Result:
+        """Decode a result, and convert it. Raises UnexpectedResult, or as the decoder does."""
+        return self.convert(decode_result_untrusted(payload, is_cbor))
 
     def request(
         self,
@@ -296,6 +309,7 @@ class CallMaker:
                 stream = await enter_stream(
                     stack, self.pool, attributes, payload, is_cbor, begun, deadline,
                     sends_items=sends_items, run_seconds=run_seconds,
+                    convert=None if self.check is None else self.convert,
                 )  # fmt: skip
                 if watched is not None:
                     watched.assigned(stream.instance)

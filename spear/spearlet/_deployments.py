@@ -7,7 +7,7 @@ alive (``_supervisor``) and an autoscaler that decides how many there should be 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 import trio
@@ -128,9 +128,10 @@ class Deployment(metaclass=NoPublicConstructor):
             functions = ", ".join(self.functions) or "none"
             hint = did_you_mean(name, self.functions) or f"; known functions: {functions}"
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
-        function: Function = Function._create(
+        created = Function._create(
             name, self.name, self._pool, self._registry, is_stream=name in self.streams
         )
+        function = cast("Function", created)
         self._by_name[name] = function
         return function
 
@@ -142,10 +143,10 @@ class Deployment(metaclass=NoPublicConstructor):
         Raises:
             CallFailed: as :meth:`Function.call`.
         """
-        describe: Function = Function._create(
+        describe = Function._create(
             DESCRIBE, self.name, self._pool, self._registry, is_stream=False
         )
-        return await describe_functions(describe)
+        return await describe_functions(cast("Function", describe))
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):

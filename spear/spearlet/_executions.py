@@ -6,14 +6,14 @@ import enum
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, cast, final
 
 import trio
 
 from spear._errors import CallCancelled, DeadlineExceeded
 from spear._failures import forget_locals, size_of, without_traceback
 from spear._util import NoPublicConstructor
-from spear.calls import as_failure, decode_result_untrusted
+from spear.calls import R, as_failure
 from spear.channels import protected_class
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
 
     from ._pool import ReplicaPool
+
+
+ReadResult: TypeAlias = "Callable[[bytes | memoryview, bool], Result]"
+"""Decodes a result, and converts it as the caller wants; the second argument is whether it is CBOR."""
 
 
 class ExecutionStatus(enum.Enum):
@@ -52,7 +56,7 @@ STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 
 @final
 @protected_class
-class Execution(metaclass=NoPublicConstructor):
+class Execution(Generic[R], metaclass=NoPublicConstructor):
     """A submitted call. Made by :meth:`Function.submit`.
 
     An execution can be awaited, like a call. If it fails, and the program drops it without having asked
@@ -74,6 +78,7 @@ class Execution(metaclass=NoPublicConstructor):
         self,
         deployment: str,
         function: str,
+        read: ReadResult,
         argument_bytes: int,
         on_forgotten: Callable[[str, str], object],
     ) -> None:
@@ -83,6 +88,7 @@ class Execution(metaclass=NoPublicConstructor):
         self.status = ExecutionStatus.PENDING
         self.instance: InstanceId | None = None
         self.execution_seconds: float | None = None
+        self._read = read
         self._failure: Exception | None = None
         self._traceback: TracebackType | None = None  # of a failure that is no SpearError
         self._on_forgotten = on_forgotten  # see ForgottenFailures.add
@@ -109,7 +115,7 @@ class Execution(metaclass=NoPublicConstructor):
             text = f"execution {self.id} of {self.function} failed: {self._failure} [{code}]"
             self._on_forgotten(self.function, text)
 
-    def __await__(self) -> Generator[object, object, Result]:
+    def __await__(self) -> Generator[object, object, R]:
         """Wait as :meth:`result` does: ``await execution``."""
         return self.result().__await__()
 
@@ -129,7 +135,7 @@ class Execution(metaclass=NoPublicConstructor):
         """Cancel it and, unless the call has a key, its function. Does nothing after the end."""
         self._scope.cancel()
 
-    async def result(self) -> Result:
+    async def result(self) -> R:
         """Wait for the end, and return the function's result. A checkpoint.
 
         If cancelled, the execution goes on. Each caller gets the result decoded anew.
@@ -143,14 +149,14 @@ class Execution(metaclass=NoPublicConstructor):
             raise without_traceback(failure).with_traceback(
                 self._traceback
             )  # without frames of earlier callers
-        return decode_result_untrusted(self._payload, self._is_cbor)
+        return cast("R", self._read(self._payload, self._is_cbor))
 
     def _take(self, response: ExecutionResponse) -> None:
-        """Keep the result. Raises as :func:`decode_result_untrusted` if it cannot be decoded."""
+        """Keep the result. Raises CallFailed if it cannot be decoded, or does not fit ``returns``."""
         self.execution_seconds = response.execution_seconds
         payload, is_cbor = response.payload, response.is_cbor
         self.result_bytes = len(payload)
-        decode_result_untrusted(payload, is_cbor)
+        self._read(payload, is_cbor)
         self._payload, self._is_cbor = payload, is_cbor
 
     def _move(self, status: ExecutionStatus) -> None:
@@ -170,7 +176,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
         for watcher in self._watchers:
-            watcher(self)
+            watcher(cast("Execution", self))
 
     is_accepted: Final = (
         True  # it gets its turn even if its deployment drains; see AssignmentObserver

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final, overload
 
 import attrs
 
@@ -13,6 +13,7 @@ from spear._util import NoPublicConstructor
 from spear.calls import (
     CallOptions,
     FunctionStream,
+    R,
     Result,
     RetryPolicy,
     decode_result_untrusted,
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from ._registry import DeploymentRegistry
 
 
+S = TypeVar("S")
+
+
 @final
 @protected_class
-class Function(ManyCalls, metaclass=NoPublicConstructor):
+class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
     """A function of a deployment. Call it like an async function: ``await shop.price("tea")``.
 
     Made by :meth:`Deployment.function` or by attribute access on a deployment.
@@ -72,9 +76,9 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
 
     def _with(
         self, options: CallOptions, name: str | None = None, *, is_stream: bool | None = None
-    ) -> Function:
+    ) -> Function[R]:
         """Return the function with other options; or another function of the deployment."""
-        function: Function = Function._create(
+        return Function._create(
             self.name if name is None else name,
             self.deployment,
             self._calls.pool,
@@ -82,7 +86,57 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
             options,
             is_stream=self.is_stream if is_stream is None else is_stream,
         )
-        return function
+
+    @overload
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        metadata: Metadata | None = None,
+        key: str | None = None,
+        key_seconds: float | None = None,
+        key_restarts: bool | None = None,
+        session: str | None = None,
+        on_progress: Callable[[Result], None] | None = None,
+        returns: None = None,
+        keywords: Mapping[str, object] | None = None,
+    ) -> Function[R]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        metadata: Metadata | None = None,
+        key: str | None = None,
+        key_seconds: float | None = None,
+        key_restarts: bool | None = None,
+        session: str | None = None,
+        on_progress: Callable[[Result], None] | None = None,
+        returns: type[S],
+        keywords: Mapping[str, object] | None = None,
+    ) -> Function[S]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        metadata: Metadata | None = None,
+        key: str | None = None,
+        key_seconds: float | None = None,
+        key_restarts: bool | None = None,
+        session: str | None = None,
+        on_progress: Callable[[Result], None] | None = None,
+        returns: object,
+        keywords: Mapping[str, object] | None = None,
+    ) -> Function[object]: ...
 
     def options(
         self,
@@ -96,9 +150,13 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         key_restarts: bool | None = None,
         session: str | None = None,
         on_progress: Callable[[Result], None] | None = None,
+        returns: object = None,
         keywords: Mapping[str, object] | None = None,
-    ) -> Function:
+    ) -> Function[R] | Function[S] | Function[object]:
         """Return the function with other :class:`CallOptions`; options that are not given stay.
+
+        Type checkers know the results of ``options(returns=Order)``. To them, results of a type that is
+        no class, such as ``Order | None``, are objects.
 
         Raises:
             InvalidArguments: an option has an unusable value; the message names the option.
@@ -114,6 +172,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
             key_restarts=now.key_restarts if key_restarts is None else key_restarts,
             session=now.session if session is None else session,
             on_progress=now.on_progress if on_progress is None else on_progress,
+            returns=now.returns if returns is None else returns,
             keywords=now.keywords if keywords is None else keywords,
         )
         return self._with(options)
@@ -127,7 +186,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         """
         timeout = self._calls.options.timeout
         describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
-        description = (await describe_functions(describe)).get(self.name)
+        description = (await describe_functions(cast("Function", describe))).get(self.name)
         if description is None:
             raise NotFound(
                 f"{self.name} has no description: its agent does not have the function {DESCRIBE}"
@@ -138,7 +197,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
 
     async def call(
         self, /, *arguments: object, timeout: float | None = None, **keywords: object
-    ) -> Result:
+    ) -> R:
         """Call the function and wait for its result. A checkpoint.
 
         While no replica has a free slot, the call waits in a queue. If cancelled, the function is
@@ -154,6 +213,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         Raises:
             FunctionRaised: the function ran and raised.
             InvalidArguments: the arguments do not fit; the message names the parameter.
+            UnexpectedResult: the result does not fit the option ``returns``.
             DeadlineExceeded: the deadline has passed.
             Overloaded: too many calls wait already.
             WorkerDied: the instance is gone, or no replica could be kept alive.
@@ -165,13 +225,15 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         payload, is_cbor = calls.encode(arguments, keywords)
         del arguments, keywords  # decoded, they can take 64 times the memory
         response = await calls.request(payload, is_cbor, timeout)
+        if calls.check is not None:
+            return cast("R", calls.read(response.payload, response.is_cbor))
         if not response.is_cbor:
-            return response.payload
-        return decode_result_untrusted(response.payload, True)
+            return response.payload  # type: ignore[return-value]  # R is Result here
+        return decode_result_untrusted(response.payload, True)  # type: ignore[return-value]  # likewise
 
     __call__ = call
 
-    async def ask(self, /, *arguments: object, **keywords: object) -> Answer:
+    async def ask(self, /, *arguments: object, **keywords: object) -> Answer[R]:
         """Call the function as :meth:`call` does; returns the result with details. A checkpoint."""
         self._calls.expect_stream(False)
         bound = self.bind(*arguments, **keywords)
@@ -180,7 +242,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
 
     def submit(
         self, /, *arguments: object, timeout: float | None = None, **keywords: object
-    ) -> Execution:
+    ) -> Execution[R]:
         """Call the function without waiting; returns a handle with status, result and cancel.
 
         The execution belongs to the spearlet, whose end cancels it. After its own end it is kept for a
@@ -196,7 +258,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         function._calls.expect_stream(False)
         return function.bind(*arguments, **keywords).submit()
 
-    def bind(self, /, *arguments: object, **keywords: object) -> BoundCall:
+    def bind(self, /, *arguments: object, **keywords: object) -> BoundCall[R]:
         """Encode the arguments of a later call, so that the objects themselves may be freed.
 
         The options of this function apply to the call. All keywords are arguments, ``timeout`` included.
@@ -208,8 +270,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         payload, is_cbor = calls.encode(arguments, keywords)
         if calls.options.keywords:  # decoded, they can take 64 times the memory
             calls = calls.using(attrs.evolve(calls.options, keywords={}))
-        bound: BoundCall = BoundCall._create(calls, payload, is_cbor)
-        return bound
+        return cast("BoundCall[R]", BoundCall._create(calls, payload, is_cbor))
 
     async def forward(
         self, payload: Payload, is_cbor: bool, timeout: float | None
@@ -231,7 +292,7 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         timeout: float | None = None,
         sends_items: bool = False,
         **keywords: object,
-    ) -> AsyncIterator[FunctionStream]:
+    ) -> AsyncIterator[FunctionStream[R]]:
         """Open a stream: call a function that streams, and iterate over its items in the block.
 
         Leaving the block before the end of the stream cancels the function.
@@ -251,16 +312,16 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         payload, is_cbor = calls.encode(arguments, keywords)
         del arguments, keywords  # as in call()
         async with calls.open_stream(payload, is_cbor, timeout, sends_items=sends_items) as stream:
-            yield stream
+            yield cast("FunctionStream[R]", stream)
 
     @protected_block
     async def forward_stream(
         self, payload: Payload, is_cbor: bool, timeout: float | None
-    ) -> AsyncIterator[FunctionStream]:
+    ) -> AsyncIterator[FunctionStream[R]]:
         """Open a stream as :meth:`stream` does, with encoded arguments."""
         self._calls.expect_stream(True)
         async with self._calls.open_stream(payload, is_cbor, timeout) as stream:
-            yield stream
+            yield cast("FunctionStream[R]", stream)
 
 
 async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:

@@ -23,9 +23,10 @@ from spear._errors import (
     Rejected,
     RemoteProtocolError,
     SpearError,
+    UnexpectedResult,
 )
 from spear._signatures import BATCH
-from spear.calls import decode_result_untrusted, enter_stream
+from spear.calls import R, decode_result_untrusted, enter_stream
 from spear.channels import protected_class
 from spear.wire import decode_failure_untrusted, encode_call
 
@@ -64,7 +65,7 @@ FULL_QUEUE_SECONDS: Final = 0.1
 """Delay before a call that found the queue full is made again, if the refusal names none."""
 
 
-class MapItem(NamedTuple, Generic[T]):
+class MapItem(NamedTuple, Generic[T, R]):
     """The outcome of one item of a map.
 
     Attributes:
@@ -78,7 +79,7 @@ class MapItem(NamedTuple, Generic[T]):
 
     index: int  # type: ignore[assignment]  # a tuple has a method of this name
     argument: T
-    result: Result
+    result: R
     error: SpearError | None
     attempts: int
     instance: InstanceId | None
@@ -216,14 +217,15 @@ class ItemCalls(Generic[T]):
                 payload, is_cbor = calls.encode(self._arguments(item), {})
                 response = await calls.request(payload, is_cbor, None, assignments)
                 result = decode_result_untrusted(response.payload, response.is_cbor)
+                if isinstance(result, memoryview):
+                    self._may_batch = False  # shared memory cannot travel in a batch
+                result = calls.convert(result)
             except SpearError as failure:
                 if isinstance(failure, Overloaded) and failure.code == "queue_full":
                     await trio.sleep(failure.retry_after_seconds or FULL_QUEUE_SECONDS)
                     continue
                 error = failure
             else:
-                if isinstance(result, memoryview):
-                    self._may_batch = False  # shared memory cannot travel in a batch
                 self._adapt(response.execution_seconds, 1, len(payload))
             return self._outcome(index, item, result, error, assignments)
 
@@ -253,6 +255,13 @@ class ItemCalls(Generic[T]):
             # Copies, because one exception must not be raised twice.
             failures.update((at, copy(failure)) for at in lost)
             results += [None] * len(lost)
+        if calls.check is not None:
+            for at, result in enumerate(results):
+                if at not in failures:
+                    try:
+                        results[at] = calls.convert(result)
+                    except UnexpectedResult as failure:
+                        results[at], failures[at] = None, failure
         outcomes: list[Result | MapItem[T]] = results  # type: ignore[assignment]  # no longer used as such
         for at in range(len(items)) if self._keeps_items else failures:
             outcomes[at] = self._outcome(

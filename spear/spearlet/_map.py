@@ -25,7 +25,7 @@ from spear._errors import (
     InvalidArguments,
 )
 from spear._limits import expect_whole
-from spear.calls import Mapper, open_source
+from spear.calls import Mapper, R, open_source
 from spear.channels import open_private_nursery, protected_block, protected_class
 
 from ._item_calls import ItemCalls, MapItem
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from spear.calls import AnyIterable, Result, RetryPolicy
+    from spear.calls import AnyIterable, RetryPolicy
 
     from ._functions import Function
 
 T = TypeVar("T")
-R = TypeVar("R")
+V = TypeVar("V")
 S = TypeVar("S", bound="Iterable[object]")
 
 OnError: TypeAlias = Literal["raise", "keep"]
@@ -56,31 +56,31 @@ class _OutcomeSource(Protocol):
 
 @final
 @protected_class
-class MapResults(Generic[R]):
+class MapResults(Generic[V]):
     """The outcomes of a map, as an asynchronous iterator. Made by ``Function.map``."""
 
     def __init__(self, mapper: _OutcomeSource, *, keeps_items: bool) -> None:
         self._mapper = mapper
         self._keeps_items = keeps_items
 
-    def __aiter__(self) -> MapResults[R]:
+    def __aiter__(self) -> MapResults[V]:
         return self
 
-    async def __anext__(self) -> R:
+    async def __anext__(self) -> V:
         outcome = await self._mapper.take()
         if type(outcome) is MapItem and not self._keeps_items and outcome.error is not None:
             self._mapper.stop()
             raise outcome.error
-        return cast("R", outcome)
+        return cast("V", outcome)
 
 
 Opened: TypeAlias = (
-    "AbstractAsyncContextManager[MapResults[Result]]"
-    " | AbstractAsyncContextManager[MapResults[MapItem[T]]]"
+    "AbstractAsyncContextManager[MapResults[MapItem[T, R]]]"
+    " | AbstractAsyncContextManager[MapResults[R]]"
 )
 
 
-class ManyCalls:
+class ManyCalls(Generic[R]):
     """The methods of :class:`Function` that call the function for many items."""
 
     @overload
@@ -93,7 +93,7 @@ class ManyCalls:
         on_error: Literal["raise"] = "raise",
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> AbstractAsyncContextManager[MapResults[Result]]: ...
+    ) -> AbstractAsyncContextManager[MapResults[R]]: ...
 
     @overload
     def map(
@@ -105,7 +105,7 @@ class ManyCalls:
         on_error: Literal["keep"],
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> AbstractAsyncContextManager[MapResults[MapItem[T]]]: ...
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[T, R]]]: ...
 
     def map(
         self,
@@ -116,7 +116,7 @@ class ManyCalls:
         on_error: OnError = "raise",
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> Opened[T]:
+    ) -> Opened[T, R]:
         """Call the function once for each item, as ``f(item)``, and iterate over the results.
 
         ::
@@ -148,7 +148,7 @@ class ManyCalls:
             self, items, unpack=False, limit=limit, ordered=ordered, on_error=on_error,
             timeout=timeout, retry=retry,
         )  # fmt: skip
-        return cast("Opened[T]", opened)
+        return cast("Opened[T, R]", opened)
 
     @overload
     def starmap(
@@ -160,7 +160,7 @@ class ManyCalls:
         on_error: Literal["raise"] = "raise",
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> AbstractAsyncContextManager[MapResults[Result]]: ...
+    ) -> AbstractAsyncContextManager[MapResults[R]]: ...
 
     @overload
     def starmap(
@@ -172,7 +172,7 @@ class ManyCalls:
         on_error: Literal["keep"],
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> AbstractAsyncContextManager[MapResults[MapItem[S]]]: ...
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[S, R]]]: ...
 
     def starmap(
         self,
@@ -183,13 +183,13 @@ class ManyCalls:
         on_error: OnError = "raise",
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> Opened[S]:
+    ) -> Opened[S, R]:
         """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
         opened = _open_map(
             self, items, unpack=True, limit=limit, ordered=ordered, on_error=on_error,
             timeout=timeout, retry=retry,
         )  # fmt: skip
-        return cast("Opened[S]", opened)
+        return cast("Opened[S, R]", opened)
 
     async def for_each(
         self,
@@ -199,7 +199,7 @@ class ManyCalls:
         on_error: OnError = "raise",
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> list[MapItem[T]]:
+    ) -> list[MapItem[T, R]]:
         """Call the function for each item as :meth:`map`, and discard the results. A checkpoint.
 
         If cancelled, the calls that have not ended are cancelled.
@@ -221,7 +221,7 @@ class ManyCalls:
 
 @protected_block
 async def _open_map(
-    calls: ManyCalls,
+    calls: ManyCalls[R],
     items: AnyIterable[T],
     *,
     unpack: bool,
@@ -230,7 +230,7 @@ async def _open_map(
     on_error: OnError,
     timeout: float | None,
     retry: RetryPolicy | None,
-) -> AsyncIterator[MapResults[Result] | MapResults[MapItem[T]]]:
+) -> AsyncIterator[MapResults[R] | MapResults[MapItem[T, R]]]:
     function = cast("Function", calls)
     function._calls.expect_stream(False)
     if limit is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ._bound import OnEnd
     from ._deployments import Deployment
-    from ._executions import Work
+    from ._executions import ReadResult, Work
     from ._functions import Function
     from ._pool import ReplicaPool
 
@@ -61,6 +61,7 @@ class DeploymentRegistry:
         function: str,
         pool: ReplicaPool,
         work: Work,
+        read: ReadResult,
         *,
         argument_bytes: int,
         on_end: OnEnd | None,
@@ -70,9 +71,10 @@ class DeploymentRegistry:
             raise SpearError("this spearlet has ended")
         pool.expect_open()
         self.executions._expect_capacity(argument_bytes)
-        execution: Execution = Execution._create(
-            deployment, function, argument_bytes, self.executions.forgotten.add
+        created = Execution._create(
+            deployment, function, read, argument_bytes, self.executions.forgotten.add
         )
+        execution = cast("Execution", created)
         # Raises RuntimeError if an error has ended the spearlet's nursery, before anything is counted.
         self._nursery.start_soon(
             self._execute, execution, work, on_end, name=f"execution of {function}"

@@ -92,6 +92,11 @@ async def untyped(to: int) -> AsyncGenerator:  # type: ignore[type-arg]  # likew
     yield "x"
 
 
+@app.batched(max_size=8)
+async def doubled(numbers: list[int]) -> list[int | ValueError]:
+    return [2 * each if each < 9 else "many" for each in numbers]  # type: ignore[misc]  # likewise
+
+
 @app.function(asyncio=True)
 async def bridged() -> int:
     return "x"  # type: ignore[return-value]  # that is the point
@@ -143,6 +148,13 @@ async def test_a_wrong_result_of_an_asyncio_function_is_found() -> None:
     async with calling(app) as caller:
         with pytest.raises(FunctionRaised, match=r"bridged\(\) returned .* expected int, got str"):
             await caller.call("bridged")
+
+
+async def test_each_result_of_a_batched_function_is_checked() -> None:
+    async with calling(app) as caller:
+        assert await caller.call("doubled", 2) == 4
+        with pytest.raises(FunctionRaised, match=r"doubled\(\) returned .* expected int, got str"):
+            await caller.call("doubled", 9)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib
+import sys
 from collections import namedtuple
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Generic,
     NamedTuple,
@@ -22,6 +25,9 @@ import pytest
 from spear.annotations import Mismatch, build_check
 
 from .helpers import converted, mismatch_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -183,3 +189,33 @@ def test_unhashable_types_in_brackets_are_checked() -> None:
     assert converted(annotation, {"items": [1], "next": {"items": [2]}}) == Page([1], Page([2]))
     with pytest.raises(Mismatch):
         converted(annotation, {"items": ["x"]})
+
+
+NEW_SYNTAX = """
+from __future__ import annotations
+import dataclasses
+from typing import NotRequired, TypedDict
+@dataclasses.dataclass
+class Page[T]:
+    items: list[T]
+    next: Page[T] | None = None
+@dataclasses.dataclass
+class Pages[U](Page[list[U]]):
+    first: U | None = None
+class Holder[T](TypedDict):
+    value: T
+    name: NotRequired[str]
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters are new in Python 3.12")
+def test_type_parameters_of_the_new_syntax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new_syntax.py").write_text(NEW_SYNTAX)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("new_syntax")
+    nested = {"items": [1], "next": {"items": ["x"]}}
+    assert mismatch_of(module.Page[int], nested).path == ".next.items[0]"
+    assert mismatch_of(module.Pages[int], {"items": [["x"]]}).path == ".items[0][0]"
+    assert mismatch_of(module.Pages[int], {"items": [], "first": "x"}).path == ".first"
+    assert mismatch_of(module.Holder[int], {"value": "x"}).path == ".value"
+    assert converted(module.Holder[int], {"value": 1}) == {"value": 1}

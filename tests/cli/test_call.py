@@ -267,7 +267,6 @@ async def obscure(number: int, detail: object = Unspeakable()) -> None:
     ("words", "hint"),
     [
         (["flag", "--loud", "True"], "pass true or false"),
-        (["speak", "7"], "text that is valid JSON needs extra quotes: '\"7\"'"),
         (["size", "text"], "pass the bytes of a file as @FILE"),
         (
             ["needs", "--timeout", "30"],

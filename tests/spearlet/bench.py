@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 import trio.testing
@@ -113,12 +113,10 @@ class Bench:
         self.services: list[Answering] = []
         self.replicas: list[BenchReplica] = []
         self.agents: list[CommunicationChannel] = []
-        self.function: Function = Function._create(
-            "where", "bench", self.pool, self.host, is_stream=False
-        )
-        self.stream: Function = Function._create(
-            "items", "bench", self.pool, self.host, is_stream=True
-        )
+        made = Function._create("where", "bench", self.pool, self.host, is_stream=False)
+        self.function = cast("Function", made)
+        made = Function._create("items", "bench", self.pool, self.host, is_stream=True)
+        self.stream = cast("Function", made)
 
     async def add(
         self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100

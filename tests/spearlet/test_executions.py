@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+from typing import cast
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ import trio.testing
 
 import spear
 from spear import CallCancelled, DeadlineExceeded, FunctionRaised, InvalidArguments, SpearError
+from spear.calls import decode_result_untrusted
 from spear.spearlet import Deployment, Execution, ExecutionStatus
 from spear.spearlet._executions import STATUS_MOVES
 from spear.testing import cancel_sweep
@@ -45,7 +47,8 @@ def test_every_status_can_be_reached_and_is_in_the_table() -> None:
 async def test_each_move_is_allowed_or_changes_nothing(
     here: ExecutionStatus, there: ExecutionStatus
 ) -> None:
-    execution: Execution = Execution._create("d", "f", 0, lambda *_: None)
+    created = Execution._create("d", "f", decode_result_untrusted, 0, lambda *_: None)
+    execution = cast("Execution", created)
     for step in ways()[here]:
         execution._move(step)
     if there in STATUS_MOVES[here]:

@@ -382,7 +382,7 @@ async def test_metadata_that_cannot_be_sent_is_refused_with_what_it_takes(odd: o
 async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(InvalidArguments, match="metadata must be a map, not 'trace'"):
-            deployment.context.options(metadata="trace")  # type: ignore[arg-type]  # the mistake
+            deployment.context.options(metadata="trace")  # type: ignore[call-overload]  # the mistake
         for keywords in 3, {1: 2}:
             with pytest.raises(
                 InvalidArguments, match="keywords must be a map with text keys, not "

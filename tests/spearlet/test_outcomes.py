@@ -503,7 +503,7 @@ async def test_r18_outcomes_are_bounded() -> None:
 async def test_a_key_that_is_none(key: object) -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(spear.InvalidArguments, match="key must be text of 1 to 256"):
-            deployment.echo.options(key=key)  # type: ignore[arg-type]  # the mistake
+            deployment.echo.options(key=key)  # type: ignore[call-overload]  # the mistake
 
 
 DYING = """
