@@ -51,6 +51,49 @@ class Unsuitable(ValueError):
         self.instead = instead
 
 
+# Cached, because an import statement that runs for each value takes as long as reading the value.
+@cache
+def _datetime() -> type[datetime]:
+    from datetime import datetime
+
+    return datetime
+
+
+@cache
+def _date() -> type[date]:
+    from datetime import date
+
+    return date
+
+
+@cache
+def _time() -> type[time]:
+    from datetime import time
+
+    return time
+
+
+@cache
+def _timedelta() -> type[timedelta]:
+    from datetime import timedelta
+
+    return timedelta
+
+
+@cache
+def _decimal() -> type[Decimal]:
+    from decimal import Decimal
+
+    return Decimal
+
+
+@cache
+def _uuid() -> type[UUID]:
+    from uuid import UUID
+
+    return UUID
+
+
 # -- points in time, and durations -----------------------------------------------------------
 
 _DATE: Final = r"\d{4}-\d\d-\d\d"
@@ -76,11 +119,10 @@ def _matching(pattern: re.Pattern[str], content: Content, what: str, example: st
 
 def read_datetime(content: Content, pattern: re.Pattern[str] = _DATETIME) -> datetime:
     """Return the date and time in a text, aware if the text has an offset. Raises ValueError."""
-    from datetime import datetime
-
     text = _matching(pattern, content, "a date and time", "2026-01-31T12:00:00+01:00")
-    moment = datetime.fromisoformat(text.removesuffix(_FOLD).upper())
-    return moment.replace(fold=1) if text.endswith(_FOLD) else moment
+    if text.endswith(_FOLD):
+        return _datetime().fromisoformat(text.removesuffix(_FOLD).upper()).replace(fold=1)
+    return _datetime().fromisoformat(text.upper())
 
 
 def read_rfc_3339(content: Content) -> datetime:
@@ -95,30 +137,24 @@ def is_rfc_3339(text: str) -> bool:
 
 def read_date(content: Content) -> date:
     """Return the date in a text. Raises ValueError."""
-    from datetime import date
-
-    return date.fromisoformat(_matching(_DATE_ONLY, content, "a date", "2026-01-31"))
+    return _date().fromisoformat(_matching(_DATE_ONLY, content, "a date", "2026-01-31"))
 
 
 def read_time(content: Content) -> time:
     """Return the time of day in a text. Raises ValueError."""
-    from datetime import time
-
     text = _matching(_TIME, content, "a time of day", "12:00:00")
-    clock = time.fromisoformat(text.removesuffix(_FOLD).upper())
+    clock = _time().fromisoformat(text.removesuffix(_FOLD).upper())
     return clock.replace(fold=1) if text.endswith(_FOLD) else clock
 
 
 def read_duration(content: Content) -> timedelta:
     """Return the duration in a text of ISO 8601 without years and months. Raises ValueError."""
-    from datetime import timedelta
-
     text = _matching(_DURATION, content, "a duration", "P1DT2H30M or PT1.5S")
     parts = _DURATION.fullmatch(text)
     assert parts is not None
     sign, days, hours, minutes, seconds, fraction = parts.groups("0")
     try:
-        found = timedelta(
+        found = _timedelta()(
             int(days),
             int(seconds),
             int(fraction.ljust(6, "0")),
@@ -166,12 +202,10 @@ def microseconds_of(value: timedelta) -> int:
 
 def read_microseconds(content: Content) -> timedelta:
     """Return the duration of a number of microseconds. Raises ValueError."""
-    from datetime import timedelta
-
     if type(content) is not int or content not in _MICROSECONDS:
         raise ValueError("not a duration in microseconds")
     days, microseconds = divmod(content, _MICROSECONDS_A_DAY)
-    return timedelta(days, 0, microseconds)
+    return _timedelta()(days, 0, microseconds)
 
 
 def write_duration(value: timedelta) -> str:
@@ -197,15 +231,13 @@ _SPECIAL: Final = re.compile(
 
 def read_decimal(content: Content) -> Decimal:
     """Return the decimal number in a text, which may also be a NaN or an infinity. Raises ValueError."""
-    from decimal import Decimal
-
     if (
         type(content) is not str
         or len(content) > MAX_DIGITS + 16
         or not _DECIMAL.fullmatch(content)
     ):
         raise ValueError(f"not a decimal number of at most {MAX_DIGITS} digits, such as 1.50")
-    return _bounded(Decimal(content))
+    return _bounded(_decimal()(content))
 
 
 def _bounded(number: Decimal) -> Decimal:
@@ -231,14 +263,12 @@ def fraction_of(value: Decimal) -> list[int] | None:
 
 def read_fraction(content: Content) -> Decimal:
     """Return the decimal number [exponent, mantissa]. Raises ValueError."""
-    from decimal import Decimal
-
     exponent, mantissa = _pair_of(content, int, "a decimal fraction: an exponent and a mantissa")
     if not (-MAX_EXPONENT <= exponent <= MAX_EXPONENT and -_MANTISSAS < mantissa < _MANTISSAS):
         raise ValueError(
             f"a decimal fraction of more than {MAX_DIGITS} digits or an exponent beyond {MAX_EXPONENT}"
         )
-    return Decimal(mantissa).scaleb(exponent, _exact())
+    return _decimal()(mantissa).scaleb(exponent, _exact())
 
 
 _MANTISSAS: Final = 10**MAX_DIGITS
@@ -261,15 +291,13 @@ def _pair_of(content: Content, kind: type[T], what: str) -> tuple[T, T]:
 
 def read_special_decimal(content: Content) -> Decimal:
     """Return the -0, infinity or NaN in a text. Raises ValueError."""
-    from decimal import Decimal
-
     if (
         type(content) is not str
         or len(content) > MAX_DIGITS + 16
         or not _SPECIAL.fullmatch(content)
     ):
         raise ValueError("not -0, an infinity or a NaN")
-    number = Decimal(content)
+    number = _decimal()(content)
     return number or _bounded(number)
 
 
@@ -304,32 +332,32 @@ _UUID: Final = re.compile("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII 
 
 def read_uuid_bytes(content: Content) -> UUID:
     """Return the UUID of 16 bytes. Raises ValueError."""
-    from uuid import UUID
-
     if type(content) is not bytes or len(content) != 16:
         raise ValueError("not a UUID: 16 bytes")
-    return UUID(bytes=content)
+    return _uuid()(bytes=content)
 
 
 def read_uuid(content: Content) -> UUID:
     """Return the UUID in a text of five groups of hexadecimal digits. Raises ValueError."""
-    from uuid import UUID
-
     if type(content) is not str or not _UUID.fullmatch(content):
         raise ValueError("not a UUID, such as 01234567-89ab-cdef-0123-456789abcdef")
-    return UUID(content)
+    return _uuid()(content)
 
 
 def path_reader(name: str) -> Callable[[Content], PurePath]:
     """Return a function that returns the path in a text, as an object of a class of ``pathlib``."""
 
-    def read(content: Content) -> PurePath:
+    @cache
+    def path_class() -> type[PurePath]:
         import pathlib
 
+        cls: type[PurePath] = getattr(pathlib, name)
+        return cls
+
+    def read(content: Content) -> PurePath:
         if type(content) is not str or len(content) > MAX_PATH_CHARACTERS:
             raise ValueError(f"not a path: text of at most {MAX_PATH_CHARACTERS} characters")
-        path: PurePath = getattr(pathlib, name)(content)
-        return path
+        return path_class()(content)
 
     return read
 
