@@ -23,8 +23,9 @@ class InstanceTimeouts:
         ConfigurationError: a value cannot be used; ``key`` is its name.
     """
 
-    startup_seconds: float = 10.0
-    """From an instance's start to ready (AWS Lambda: 10 s). After this time its secret is void."""
+    startup_seconds: float = 60.0
+    """From an instance's start to ready; after this time its secret is void. A program with a model or
+    large libraries may need more than the 10 s of AWS Lambda. One that raises ends its start at once."""
 
     drain_seconds: float = DRAIN_SECONDS
     """First step of stopping an instance: time for its running calls to finish."""

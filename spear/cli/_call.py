@@ -19,6 +19,7 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
+from spear._host_limits import DEFAULT_TIMEOUTS, InstanceTimeouts
 
 from ._bar import WITHOUT_RICH, CallProgress, can_draw
 from ._command import USAGE, CallCommand, understand
@@ -75,6 +76,14 @@ def define_call(parser: CommandParser) -> None:
         help="timeout of the call (default: no timeout)",
     )
     parser.add(
+        "--startup-seconds",
+        type=parse_number,
+        default=DEFAULT_TIMEOUTS.startup_seconds,
+        metavar="SECONDS",
+        help="time for the process to load the file and become ready (default: "
+        f"{DEFAULT_TIMEOUTS.startup_seconds:g})",
+    )
+    parser.add(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",
         help="environment variable of the function; without =VALUE, its present value is passed",
     )  # fmt: skip
@@ -120,13 +129,16 @@ async def _run(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> in
 
 
 async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> None:
-    from spear.spearlet import open_spearlet
+    from spear.spearlet import DeploymentSettings, open_spearlet
 
     failure: SpearError | None = None
+    settings = DeploymentSettings(
+        replicas=call.replicas, timeouts=InstanceTimeouts(startup_seconds=call.startup_seconds)
+    )
     async with open_spearlet(instruments=[UnfinishedLines(lines.rows)]) as spearlet:
         deployment = await spearlet.deploy(
             settings_of(call.target, call.environment),
-            replicas=call.replicas,
+            settings=settings,
             debug=call.debug,
             on_event=show_event,
         )

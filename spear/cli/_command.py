@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Final, final
 
@@ -43,6 +44,7 @@ class CallCommand:
     environment: dict[str, str]
     replicas: int
     timeout: float
+    startup_seconds: float
     debug: bool
 
 
@@ -55,6 +57,10 @@ def understand(options: argparse.Namespace) -> CallCommand:
         parser.error(f"{words.target!r} names no file: use FILE.py:FUNCTION")
     if not options.timeout > 0:
         parser.error(f"--timeout must be more than 0 seconds, not {options.timeout:g}")
+    if not 0 < options.startup_seconds < math.inf:
+        parser.error(
+            f"--startup-seconds must be more than 0 seconds, not {options.startup_seconds:g}"
+        )
     positional, keywords = ([], {}) if words.wants_help or not function else words.arguments()
     return CallCommand(
         target=target,
@@ -67,6 +73,7 @@ def understand(options: argparse.Namespace) -> CallCommand:
         environment=dict(read_variable(each, USAGE) for each in options.env),
         replicas=options.replicas,
         timeout=options.timeout,
+        startup_seconds=options.startup_seconds,
         debug=options.debug,
     )
 

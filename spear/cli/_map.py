@@ -198,8 +198,8 @@ def understand_map(options: argparse.Namespace) -> MapCommand | CallCommand:
     if words.wants_help or not function:
         return CallCommand(
             target=target, function=function, wants_help=words.wants_help, options=frozenset(),
-            words=words, arguments=[], keywords={}, environment=environment, replicas=1, timeout=math.inf,
-            debug=False,
+            words=words, arguments=[], keywords={}, environment=environment, replicas=1,
+            timeout=math.inf, startup_seconds=options.startup_seconds, debug=False,
         )  # fmt: skip
     positional, keywords = words.arguments()
     if positional:

@@ -34,7 +34,7 @@ _DEPLOYMENT_KEYS: Final = tuple(each.name for each in attrs.fields(DeploymentSet
 _RESOURCE_KEYS: Final = tuple(each.name for each in attrs.fields(ResourceLimits))
 _PROCESS_KEYS: Final = (
     "command", "python", "python_path", "environment", "pass_environment", "working_directory",
-    "low_latency", "environment_handover", "start", "debug",
+    "private_directory", "low_latency", "environment_handover", "start", "debug",
 )  # fmt: skip
 
 
@@ -163,6 +163,7 @@ def process_settings(function: FunctionConfiguration) -> ProcessSettings:
         environment=function.environment,
         pass_environment=function.pass_environment,
         working_directory=function.working_directory,
+        private_directory=function.private_directory,
         limits=ResourceLimits(
             memory_bytes=function.memory_bytes,
             open_files=function.open_files,

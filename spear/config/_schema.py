@@ -143,8 +143,11 @@ class FunctionConfiguration:
     )
     working_directory: str | None = _key(
         None,
-        "an existing directory; by default a new, empty, private one for each instance",
+        "an existing directory; by default the one in which the host runs",
         path=True,
+    )
+    private_directory: bool = _key(
+        False, "give each instance a new, empty, private directory, removed with the instance"
     )
     memory_bytes: int | None = _key(None, "maximum address space of an instance")
     open_files: int | None = _key(None, "maximum open file descriptors of an instance")

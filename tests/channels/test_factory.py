@@ -460,7 +460,7 @@ async def test_get_or_create_gives_up_in_time_and_leaves_nothing(
 ) -> None:
     async with open_memory_factory() as factory:
         started = trio.current_time()
-        with pytest.raises(DeadlineExceeded, match=r"worker#1 did not log in within 10 s"):
+        with pytest.raises(DeadlineExceeded, match=r"worker#1 did not log in within 60 s"):
             await factory.get_or_create(INSTANCE)
         assert trio.current_time() - started == pytest.approx(InstanceTimeouts().startup_seconds)
         assert not factory.manager.endpoints

@@ -227,6 +227,19 @@ def test_each_failure_has_its_status(run: Run, words: list[str], status: int, me
     assert "Traceback" not in done.errors
 
 
+def test_a_file_that_takes_too_long_to_load_is_given_up(run: Run, here: Path) -> None:
+    (here / "sleepy.py").write_text("import signal\nsignal.pause()\n")
+    done = run("call", "sleepy.py:price", "--startup-seconds", "1")
+    assert (done.status, done.output) == (6, b"")
+    assert "because it did not log in within 1 s (startup_seconds)" in done.errors
+
+
+def test_no_time_to_start_is_refused(run: Run) -> None:
+    done = run("call", "shop.py:price", "--startup-seconds", "0")
+    assert done.status == 2
+    assert "--startup-seconds must be more than 0 seconds, not 0" in done.errors
+
+
 def test_wrong_arguments_are_told_with_the_right_ones(run: Run) -> None:
     done = run("call", "shop.py:price", "--colour", "red")
     assert (done.status, done.output) == (3, b"")

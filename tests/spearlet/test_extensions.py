@@ -359,7 +359,7 @@ class Deaf(GadgetListener):
         (yields_none, "gadget: the transport 'gadget' failed: TypeErr"),
         (cannot_open, "gadget: the transport 'gadget' failed: ValueErr"),
         (opens_in_vain, "'gadget' failed: ValueError: out of springs"),
-        (hangs, "did not open within 5 s"),
+        (hangs, "did not open within 30 s"),
     ],
     ids=["yields none", "raises", "a task of it raises", "awaits for ever"],
 )

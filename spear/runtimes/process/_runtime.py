@@ -87,6 +87,9 @@ class ProcessRuntime(Runtime):
         settings = spec.settings
         assert isinstance(settings, ProcessSettings)  # checked by open_template
         settings = settings.made_absolute()
+        is_directory_named = settings.working_directory is not None
+        if not is_directory_named and not settings.private_directory:
+            settings = attrs.evolve(settings, working_directory=_own_directory())
         async with AsyncExitStack() as stack:
             zygote: Zygote | None = None
             # For a single instance, a zygote would only load the program once more.
@@ -98,7 +101,9 @@ class ProcessRuntime(Runtime):
                     settings, spec.limits, children.starters, guard, spec.on_line, instruments
                 )
                 zygote = await stack.enter_async_context(opening)
-            yield ProcessTemplate(self, spec, settings, zygote)
+            yield ProcessTemplate(
+                self, spec, settings, zygote, is_directory_named=is_directory_named
+            )
 
 
 @final
@@ -112,10 +117,13 @@ class ProcessTemplate(InstanceTemplate):
         spec: TemplateSpec,
         settings: ProcessSettings,
         zygote: Zygote | None,
+        *,
+        is_directory_named: bool,
     ) -> None:
         super().__init__(runtime, spec)
         self._settings = settings
         self._zygote = zygote
+        self._is_directory_named = is_directory_named
 
     def __repr__(self) -> str:
         how = f"spawns, because it {self.obstacle}" if self.obstacle else "forks"
@@ -152,6 +160,9 @@ class ProcessTemplate(InstanceTemplate):
     ) -> AsyncIterator[ProcessBody]:
         """Fork or spawn a process; see :meth:`InstanceTemplate.launch`."""
         factory, settings = self.spec.factory, self._settings
+        directory = settings.working_directory
+        if directory and not self._is_directory_named and not os.access(directory, os.X_OK):
+            settings = attrs.evolve(settings, working_directory=None)  # it was removed meanwhile
         if self._zygote is None:
             settings.validate()
         else:  # the zygote has loaded the program
@@ -164,6 +175,12 @@ class ProcessTemplate(InstanceTemplate):
             settings, limits, children.starters, guard, endpoint, book, self._zygote
         ) as body:
             yield body
+
+
+def _own_directory() -> str | None:
+    """Return the working directory of this process; None if it was removed, or cannot be entered."""
+    here = working_directory()
+    return here if here is not None and os.access(here, os.X_OK) else None
 
 
 def _search_path() -> tuple[str, ...]:

@@ -34,6 +34,19 @@ HANDOVER: Final = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTANCE")
 BOOTSTRAP_FD: Final = "{bootstrap_fd}"
 """The placeholder in a command for the number of the file descriptor with the bootstrap record."""
 
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""Variables that a process which forks instances gets with the value 1, unless they are set.
+
+Libraries of numerics start a thread for each core when they are imported. A process with threads cannot
+be forked, and instances that share the cores need no further threads.
+"""
+
 LEAST_OPEN_FILES: Final = 16
 """File descriptors that an interpreter with one connection and one thread pool needs at least."""
 
@@ -155,7 +168,10 @@ class ProcessSettings(RuntimeSettings):
         command: a program and its command-line arguments, instead of ``target``.
         environment: variables to set, in addition to :data:`INHERITED` and the variables of Spear.
         pass_environment: names of more variables of the host to inherit, if they are set.
-        working_directory: an existing directory; by default a private one, removed with the instance.
+        working_directory: an existing directory; by default that of the host. If it has been removed,
+            a private one takes its place.
+        private_directory: whether each instance gets an empty directory of its own, which only the user
+            may enter, and which is removed with the instance.
         limits: the resource limits that the kernel enforces.
         debug: whether errors carry tracebacks.
         low_latency: whether both ends poll for input for a moment before they sleep, which costs CPU
@@ -174,6 +190,7 @@ class ProcessSettings(RuntimeSettings):
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=_show_names)
     pass_environment: tuple[str, ...] = ()
     working_directory: str | None = attrs.field(default=None, converter=_as_text)
+    private_directory: bool = False
     limits: ResourceLimits = attrs.field(factory=ResourceLimits)
     low_latency: bool = False
     environment_handover: bool = False
@@ -183,6 +200,10 @@ class ProcessSettings(RuntimeSettings):
         self._check_types()
         if bool(self.target) == bool(self.command):
             raise ConfigurationError("a process needs either a target or a command")
+        if self.private_directory and self.working_directory is not None:
+            raise ConfigurationError.about(
+                "private_directory", "replaces working_directory: set only one of them"
+            )
         if self.environment_handover and not self.command:
             raise ConfigurationError.about("environment_handover", "needs a command")
         if self.start not in STARTS:
@@ -212,7 +233,7 @@ class ProcessSettings(RuntimeSettings):
                 raise ConfigurationError.about(
                     "pass_environment", f"has {name!r}, which is not a valid variable name"
                 )
-        for name in ("debug", "low_latency", "environment_handover"):
+        for name in ("debug", "private_directory", "low_latency", "environment_handover"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigurationError.about(
                     name, f"must be True or False, not {getattr(self, name)!r}"
@@ -353,6 +374,17 @@ class ProcessSettings(RuntimeSettings):
         if search:
             theirs = environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join([*search, *([theirs] if theirs else [])])
+        return environment
+
+    def template_environment(self) -> dict[str, str]:
+        """Return the complete environment of a process that forks instances."""
+        environment = self.full_environment()
+        for name in THREAD_VARIABLES:
+            if name in os.environ:
+                environment.setdefault(name, os.environ[name])
+        # The other libraries follow OMP_NUM_THREADS if their own variables are not set.
+        if "OMP_NUM_THREADS" not in environment:
+            environment = dict.fromkeys(THREAD_VARIABLES, "1") | environment
         return environment
 
     def _base_environment(self) -> dict[str, str]:

@@ -209,7 +209,7 @@ class Template:
             ours.callback(sock.close)
             sock.setblocking(False)
             command = settings.zygote_command(plumbing.lifeline, other.fileno())
-            environment = settings.full_environment()
+            environment = settings.template_environment()
             process = await spawn(
                 command, environment, directory, plumbing, starters, other.fileno()
             )

@@ -115,6 +115,7 @@ async def test_a_module_is_found_where_it_was_said_to_be(shop: ProcessSettings) 
 
 
 async def test_s15_an_agent_knows_no_more_than_it_must(shop: ProcessSettings) -> None:
+    shop = attrs.evolve(shop, private_directory=True)
     async with open_host() as host, host.ready(shop) as instance:
         found = await call(instance, "whereabouts")
         assert isinstance(found, list)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -410,13 +411,40 @@ async def test_s15_the_working_directory_is_private_and_goes_with_the_instance()
     code = "pwd; mkdir -p a/b; touch a/b/c; exec sleep 1000"
     with nothing_left():
         async with open_host() as host:
-            async with host.run(shell(code)) as instance:
+            settings = attrs.evolve(shell(code), private_directory=True)
+            async with host.run(settings) as instance:
                 with listening() as lines:
                     await lines.wait_for("stdout: ")
                 place = Path(instance.logs()[0].text)
                 assert place == Path(f"/proc/{instance.pid}/cwd").readlink()
                 assert stat.S_IMODE(place.stat().st_mode) == 0o700
             assert not place.exists()
+
+
+async def test_an_instance_starts_where_its_host_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_host() as host, host.run(shell("touch here; echo begun; exec sleep 1000")):
+        with listening() as lines:
+            await lines.wait_for("begun")
+    assert (tmp_path / "here").exists()
+
+
+async def test_an_instance_whose_hosts_directory_was_removed_gets_a_private_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "release"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    settings = shell("pwd; exec sleep 1000")
+    async with open_host() as host:
+        async with host.forking(settings):  # a command is spawned all the same
+            place.rmdir()
+            async with host.run(settings):
+                with listening() as lines:
+                    await lines.wait_for("spear-work-")
+        monkeypatch.chdir(tmp_path)
 
 
 async def test_a_working_directory_that_was_named_stays(tmp_path: Path) -> None:
@@ -500,9 +528,10 @@ setsid sh -c 'echo $$; : >escaped; exec sleep 1000' &
 until [ -e escaped ]; do :; done
 exit 3
 """
+    settings = attrs.evolve(shell(code), private_directory=True)
     with nothing_left():
         async with open_host() as host:
-            async with host.run(shell(code)) as instance:
+            async with host.run(settings) as instance:
                 with trio.fail_after(PATIENCE_SECONDS):
                     assert await instance.wait_exited() == 3
             escaped = int(instance.logs()[0].text)

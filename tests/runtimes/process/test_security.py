@@ -91,6 +91,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
         command=() if kind == "agent" else ("sh", bare_interpreter),
         environment={"OWN": "value"},
         pass_environment=("PASSED_ON", "NOT_THERE"),
+        private_directory=True,
     )
     with open(os.devnull) as leak:
         os.set_inheritable(leak.fileno(), True)  # and is not inherited all the same

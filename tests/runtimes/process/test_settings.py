@@ -75,6 +75,10 @@ def _limits(**values: object) -> ResourceLimits:
         (lambda: _settings(target=5), "target must be text, not 5"),
         (lambda: _settings(python=None), "python must be text, not None"),
         (lambda: _settings(working_directory=5), "working_directory must be text, not 5"),
+        (
+            lambda: _settings(working_directory="/tmp", private_directory=True),
+            "private_directory replaces working_directory: set only one of them",
+        ),
         (lambda: _settings(debug="no"), "debug must be True or False, not 'no'"),
         (lambda: _settings(start="fork"), "start must be one of auto, zygote, spawn, not 'fork'"),
         (
@@ -227,6 +231,27 @@ def test_s15_the_environment_is_what_is_listed(monkeypatch: pytest.MonkeyPatch) 
         "TMPDIR": "host's TMPDIR",
         "MINE": "own",
     }
+
+
+def test_a_template_has_one_thread_for_numerics_unless_another_number_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
+
+    def threads(**environment: str) -> str:
+        settings = ProcessSettings(target="x.py", environment=environment)
+        found = settings.template_environment()
+        return " ".join(found.get(f"{name}_NUM_THREADS", "-") for name in names)
+
+    for name in names:
+        monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
+    assert threads() == "1 1 1 1 1"
+    assert "OMP_NUM_THREADS" not in ProcessSettings(target="x.py").full_environment()
+    assert threads(BLIS_NUM_THREADS="2") == "1 1 1 2 1"
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    assert threads() == "1 1 3 1 1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")  # the libraries follow it
+    assert threads() == "4 - 3 - -"
 
 
 def test_an_agent_finds_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:

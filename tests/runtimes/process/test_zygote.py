@@ -48,6 +48,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
 PROGRAM = """
 import atexit, os, random, resource, signal, subprocess, sys, tempfile, types, uuid
 import trio
@@ -149,7 +157,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
     program: ProcessSettings,
 ) -> None:
-    program = attrs.evolve(program, limits=ResourceLimits(open_files=100))
+    program = attrs.evolve(program, limits=ResourceLimits(open_files=100), private_directory=True)
     with nothing_left():
         async with open_host() as host:
             async with host.ready(program, "spawned") as spawned:
@@ -163,6 +171,10 @@ async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
                 assert (told.pop("forked"), found.pop("forked")) == (False, True)
                 places = [Path(str(each.pop("cwd"))).name for each in (found, told)]
                 assert all(place.startswith("spear-work-") for place in places)
+                theirs = found["environment"]
+                assert isinstance(theirs, dict)
+                # Only a forked instance has its threads of numerics limited.
+                assert {theirs.pop(name) for name in THREAD_VARIABLES} == {"1"}
                 assert found == told
                 assert open_files(forked) == files
                 assert zygote.statistics().forked == 1
@@ -177,6 +189,16 @@ async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
             assert [line.text for line in forked.logs()] == ["atexit"]
             assert host.states("forked") == host.states("spawned")
             assert host.runtime.statistics().exited == 2
+
+
+async def test_a_forked_instance_starts_where_its_host_runs(
+    program: ProcessSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_host() as host, host.forking(program), host.ready(program) as forked:
+        found = await call(forked, "about")
+        assert isinstance(found, dict)
+        assert (found["forked"], found["cwd"]) == (True, str(tmp_path))
 
 
 async def test_forks_import_nothing_and_do_not_share_their_luck(program: ProcessSettings) -> None:
