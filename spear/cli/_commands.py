@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "scale": "change the number of instances of a deployment",
     "restart": "replace the instances of deployments, one after the other",
     "stop": "stop deployments",
+    "start": "start deployments that were stopped",
     "drain": "finish the running calls, then stop a host",
     "completion": "print a script that makes a shell complete these commands",
 }

@@ -97,7 +97,7 @@ class _Host:
             reloader = Reloader(applied, self._load, self._loaded)
             if not await self._start(reloader):
                 return
-            async with self._open_gateway(spearlet, settings) as gateway:
+            async with self._open_gateway(spearlet, settings, reloader) as gateway:
                 self._announce(applied, gateway)
                 notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
                 async with open_private_nursery() as nursery:
@@ -108,10 +108,12 @@ class _Host:
 
     @protected_block
     async def _open_gateway(
-        self, spearlet: Spearlet, settings: GatewaySettings
+        self, spearlet: Spearlet, settings: GatewaySettings, reloader: Reloader
     ) -> AsyncIterator[Gateway]:
         async with AsyncExitStack() as stack:
-            opening = open_gateway(spearlet, settings, on_drain=self._drain)
+            opening = open_gateway(
+                spearlet, settings, on_drain=self._drain, on_start=reloader.start_again
+            )
             try:
                 gateway = await stack.enter_async_context(opening)
             except CannotListen as error:

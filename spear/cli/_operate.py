@@ -1,4 +1,4 @@
-"""``spear scale``, ``restart``, ``stop`` and ``drain``: an operator's changes to a running host."""
+"""``spear scale``, ``restart``, ``stop``, ``start``, ``drain``: an operator's changes to a host."""
 
 from __future__ import annotations
 
@@ -81,6 +81,20 @@ def define_stop(parser: CommandParser) -> None:
 def run_stop(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     _operate_all(options, "stop", lambda name, _: f"{printable(name)} is stopped")
+    return 0
+
+
+def define_start(parser: CommandParser) -> None:
+    """Define the command's arguments and help."""
+    define_host(parser)
+    parser.add("names", nargs="+", metavar="NAME", help="names of deployments that were stopped")
+    _define_json(parser, "print the deployments as JSON")
+    parser.set_run(run_start)
+
+
+def run_start(options: argparse.Namespace) -> int:
+    """Run the command; return the exit status."""
+    _operate_all(options, "start", _state)
     return 0
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import attrs
 import trio
 
-from spear._errors import SpearError
+from spear._errors import NotFound, SpearError
+from spear._util import did_you_mean
 from spear.config import (
     Configuration,
     Faults,
@@ -27,6 +28,7 @@ from spear.config import (
     source_file,
     target_settings,
 )
+from spear.spearlet import DeploymentState
 
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Spearlet
@@ -166,6 +168,7 @@ class Reloader:
         self._load = load
         self._loaded = loaded
         self._loading = trio.CapacityLimiter(1)  # its own: a read may hang
+        self._changing = trio.Lock()  # held while deployments are started and changed
 
     async def start(self) -> None:
         """Start all deployments. If cancelled, deployments already started are left to the spearlet.
@@ -188,8 +191,33 @@ class Reloader:
         if failures:
             raise failures[0]
 
+    async def start_again(self, name: str) -> None:
+        """Start a deployment that an operator stopped, as it is configured. A running one is unchanged.
+
+        If the deployment is still stopping, it starts again when it has stopped.
+
+        Raises:
+            NotFound: the configuration has no such deployment.
+            SpearError: as :meth:`Spearlet.deploy`.
+        """
+        async with self._changing:
+            functions = self._loaded.configuration.functions
+            if name not in functions:
+                hint = did_you_mean(name, functions) or f"; deployments: {', '.join(functions)}"
+                raise NotFound(f"the configuration has no deployment {name[:100]!r}{hint}")
+            deployment = self._applied.spearlet.deployments.get(name)
+            if deployment is not None:
+                if deployment.health().state is not DeploymentState.STOPPING:
+                    return
+                await deployment.stop()  # wait for its end
+            await self._applied.deploy(name, Part.of(functions[name]))
+
     async def reload(self) -> None:
         """Read the configuration again, and apply the changes. Errors are logged."""
+        async with self._changing:
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             loaded, parts = await self._read()
         except SpearError as error:

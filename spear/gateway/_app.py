@@ -42,6 +42,9 @@ SocketAction: TypeAlias = "Callable[[App, Request, WebSocket, str], Awaitable[No
 OnDrain: TypeAlias = Callable[[float | None], None]
 """Drains the host, within so many seconds if the operator has set a limit. Must not block."""
 
+OnStart: TypeAlias = Callable[[str], Awaitable[None]]
+"""Starts a deployment that was stopped, by its name. Raises SpearError; NotFound for an unknown name."""
+
 
 _PATHS: Final = ": GET /openapi.json lists the paths"
 
@@ -104,6 +107,7 @@ class App:
         closing: set when the gateway closes.
         begun: Trio's time when the gateway was opened.
         on_drain: called when an operator requests a drain of the host.
+        on_start: called when an operator starts a deployment that was stopped; may be None.
         connections: open connections, and counts of refused ones.
     """
 
@@ -114,6 +118,7 @@ class App:
         routes: Mapping[str, Route],
         nursery: trio.Nursery,
         on_drain: OnDrain,
+        on_start: OnStart | None,
     ) -> None:
         self.spearlet = spearlet
         self.settings = settings
@@ -126,6 +131,7 @@ class App:
         self.closing = trio.Event()
         self.begun = trio.current_time()
         self.on_drain = on_drain
+        self.on_start = on_start
         self.connections = Connections()
         self._nursery = nursery  # for work that continues when its client disconnects
 

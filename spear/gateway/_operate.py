@@ -273,6 +273,14 @@ async def stop(app: App, request: Request, name: str) -> None:
     await _respond_deployment(app, request, deployment)
 
 
+async def start(app: App, request: Request, name: str) -> None:
+    """Handle ``POST /v1/deployments/{name}/start``: start a deployment that was stopped."""
+    name = path_part(name)
+    if app.on_start is not None:
+        await app.complete(partial(app.on_start, name))
+    await _respond_deployment(app, request, find_deployment(app, name))
+
+
 async def drain(app: App, request: Request, _: str) -> None:
     """Handle ``POST /v1/drain``: start draining the host."""
     wanted = await _settings_in(request)

@@ -20,6 +20,7 @@ from ._operate import (
     readyz,
     restart,
     scale,
+    start,
     stop,
     watch,
 )
@@ -77,6 +78,9 @@ ROUTES: Final = {
     ),
     "/v1/deployments/*/stop": Route(
         {"POST": Operation(stop, "Stop a deployment.")}, is_control=True
+    ),
+    "/v1/deployments/*/start": Route(
+        {"POST": Operation(start, "Start a deployment that was stopped.")}, is_control=True
     ),
     "/v1/instances": Route({"GET": Operation(list_instances, "All instances.")}),
     "/v1/statistics": Route(

@@ -28,7 +28,7 @@ from spear.transports import (
     open_unix_listener,
 )
 
-from ._app import App, OnDrain
+from ._app import App, OnDrain, OnStart
 from ._connection import HttpConnection
 from ._departures import Departures
 from ._guard import is_loopback
@@ -219,6 +219,7 @@ async def open_gateway(
     settings: GatewaySettings | None = None,
     *,
     on_drain: OnDrain | None = None,
+    on_start: OnStart | None = None,
 ) -> AsyncIterator[Gateway]:
     """Serve HTTP for a spearlet while the block runs.
 
@@ -230,6 +231,8 @@ async def open_gateway(
         spearlet: the spearlet whose functions can be called.
         settings: addresses, access and limits.
         on_drain: called when an operator requests a drain of the host; drains the spearlet by default.
+        on_start: called with the name of a deployment that an operator starts again after a stop. By
+            default the name of a stopped deployment is unknown.
 
     Raises:
         ConfigurationError: the settings are insecure, or an address cannot be used.
@@ -239,7 +242,7 @@ async def open_gateway(
     with closing(Departures()) as departures:
         async with open_private_nursery() as nursery:
             drain = on_drain or partial(nursery.start_soon, spearlet.drain)
-            app = App(spearlet, settings, ROUTES, nursery, drain)
+            app = App(spearlet, settings, ROUTES, nursery, drain, on_start)
             gateway: Gateway = Gateway._create(app, departures)
             listeners: list[Listener] = []
             try:

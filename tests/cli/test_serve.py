@@ -487,6 +487,18 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     assert greeting(host) == b'"good day you"'
     # Change other settings.
     assert reload(host, text + "debug = true\n") == "spear: reloaded: new restarted"
+    # A deployment that an operator has stopped, and started again.
+    with host.ask("stop", "new") as stopping:
+        assert stopping.wait(PATIENCE_SECONDS) == 0
+    with host.ask("scale", "till", "1") as scaling:
+        assert scaling.wait(PATIENCE_SECONDS) == 0
+    for _ in range(2):
+        with host.ask("start", "new", "till") as starting:
+            said = starting.communicate(timeout=PATIENCE_SECONDS)[0].decode()
+            assert said == "new is ready: 1/1 ready\ntill is ready: 1/1 ready\n"
+    assert greeting(host, "new.greet") == b'"good day you"'
+    with host.ask("start", "old") as starting:
+        assert starting.wait(PATIENCE_SECONDS) == 4
     # A deployment that an operator has stopped already.
     with host.ask("stop", "new") as stopping:
         assert stopping.wait(PATIENCE_SECONDS) == 0

@@ -336,7 +336,7 @@ async def test_snapshots_come_as_time_goes_by() -> None:
 
 
 async def test_operators_need_a_right() -> None:
-    paths = [f"/v1/deployments/probe/{what}" for what in ("scale", "restart", "stop")]
+    paths = [f"/v1/deployments/probe/{what}" for what in ("scale", "restart", "stop", "start")]
     async with open_site() as site:
         for path in (*paths, "/v1/drain"):
             reply = await ask(site.gateway, "POST", path, {"replicas": 2})
@@ -365,6 +365,28 @@ async def test_an_operation_goes_on_though_its_client_leaves() -> None:
         site.probe.release.set()
         assert (await waiting.receive()).status == 200
         await wait_until(lambda: not site.spearlet.deployments)
+
+
+async def test_a_stopped_deployment_is_started_by_the_program_that_deploys_it() -> None:
+    asked: list[str] = []
+
+    async def start(name: str) -> None:
+        asked.append(name)
+        await spearlet.deploy(Probe().agent, name=name)
+
+    settings = attrs.evolve(CONTROL, port=0)
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        async with open_gateway(spearlet, settings, on_start=start) as gateway:
+            reply = await ask(gateway, "POST", "/v1/deployments/probe/start")
+            assert isinstance(reply.json, dict)
+            assert (reply.status, reply.json["state"]) == (200, "ready")
+            reply = await ask(gateway, "POST", "/v1/deployments/probe/start")
+            assert (reply.status, reply.error["kind"]) == (400, "ConfigurationError")
+        async with open_gateway(spearlet, settings) as gateway:  # it starts none
+            assert (await ask(gateway, "POST", "/v1/deployments/probe/start")).status == 200
+            reply = await ask(gateway, "POST", "/v1/deployments/other/start")
+            assert (reply.status, reply.error["kind"]) == (404, "NotFound")
+    assert asked == ["probe", "probe"]
 
 
 async def test_an_operator_may_drain_the_host() -> None:
