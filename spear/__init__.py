@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from spear.agent import Agent as Agent
     from spear.agent import CallContext as CallContext
     from spear.agent import Items as Items
+    from spear.agent import LambdaContext as LambdaContext
     from spear.agent import call as call
     from spear.agent import call_once as call_once
     from spear.agent import context as context
@@ -78,7 +79,7 @@ _ERRORS = (
     "UnsupportedRuntime", "UnsupportedTransport", "WorkerDied",
 )  # fmt: skip
 
-_OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")
+_OF_FUNCTIONS = ("Agent", "CallContext", "Items", "LambdaContext", "call", "call_once", "context")
 
 _OF_CALLERS = ("FunctionStream", "Result", "RetryPolicy")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._context import call_once as call_once
     from ._context import context as context
     from ._items import Items as Items
+    from ._lambda_context import LambdaContext as LambdaContext
     from ._loader import LoadFailed as LoadFailed
     from ._loader import load_agent as load_agent
     from ._reaching import HostAddresses as HostAddresses
@@ -31,6 +32,7 @@ _HOMES = {
     "RegisteredFunctionStatistics": "._statistics",
     "HostAddresses": "._reaching",
     "Items": "._items",
+    "LambdaContext": "._lambda_context",
     "LoadFailed": "._loader",
     "call": "._context",
     "call_once": "._context",

@@ -225,6 +225,29 @@ class LenientBinder(Binder):
             keywords.update(named)
 
 
+@final
+class LambdaBinder(Binder):
+    """A binder that adds the second argument of a function written for AWS Lambda if it is missing."""
+
+    __slots__ = ()
+
+    def __init__(self, function: str, parameters: Sequence[Parameter]) -> None:
+        super().__init__(function, parameters)
+        self.takes_bytes = False
+
+    def bind(self, positional: list[object], keywords: dict[str, object]) -> None:
+        """Check and convert the arguments in place, and add the context of the call."""
+        from ._context import context
+        from ._lambda_context import LambdaContext
+
+        super().bind(positional, keywords)
+        name = self._positional[1].name
+        if len(positional) == 1 and name not in keywords:
+            positional.append(LambdaContext(context()))
+        elif not positional:
+            keywords.setdefault(name, LambdaContext(context()))
+
+
 ItemsParameter: TypeAlias = "tuple[str, int, Check | None]"
 """The parameter that takes the caller's items: name, index among all parameters, check of each item."""
 
@@ -234,18 +257,19 @@ def make_binder(name: str, function: AnyFunction) -> tuple[Binder, ItemsParamete
     from spear.annotations import build_check
 
     from ._item_annotations import is_items, item_check
-    from ._wrappers import what_it_takes
+    from ._wrappers import lambda_context, what_it_takes
 
     takes = what_it_takes(function)
     parameters: list[Parameter] = []
     rest: Parameter | None = None
     other: Parameter | None = None
     items: ItemsParameter | None = None
+    context = lambda_context(takes.parameters) if takes.is_certain else None
     for parameter in takes.parameters:
         kind, hint = parameter.kind, takes.hints.get(parameter.name)
         by_position = kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         index = len(parameters) if by_position else _MANY
-        check = build_check(hint)
+        check = None if parameter is context else build_check(hint)
         if items is None and is_items(hint):
             items = (parameter.name, index, item_check(hint))
         elif kind is parameter.VAR_POSITIONAL:
@@ -253,10 +277,12 @@ def make_binder(name: str, function: AnyFunction) -> tuple[Binder, ItemsParamete
         elif kind is parameter.VAR_KEYWORD:
             other = Parameter(parameter.name, check)
         else:
-            required = parameter.default is parameter.empty
+            required = parameter.default is parameter.empty and parameter is not context
             by_name = kind is not parameter.POSITIONAL_ONLY
             parameters.append(
                 Parameter(parameter.name, check, index, by_name=by_name, required=required)
             )
+    if context is not None:
+        return LambdaBinder(name, parameters), items
     kind_of_binder = Binder if takes.is_certain else LenientBinder
     return kind_of_binder(name, parameters, rest=rest, other=other), items

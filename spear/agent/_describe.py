@@ -75,11 +75,15 @@ def _signature(function: AnyFunction) -> str:
         signature = signature_of(function)
     except ValueError:  # such as some functions written in C
         return "(...)"
-    from ._wrappers import what_it_takes
+    from ._wrappers import lambda_context, what_it_takes
 
     parameters: list[inspect.Parameter] = []
-    for each in reversed(what_it_takes(function).parameters):
+    takes = what_it_takes(function)
+    context = lambda_context(takes.parameters) if takes.is_certain else None
+    for each in reversed(takes.parameters):
         default, kind = each.default, each.kind
+        if each is context:
+            default = None  # the agent adds it
         # A wrapper may add optional or named parameters before required or positional-only ones.
         if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
             default = default if parameters[0].default is not each.empty else each.empty

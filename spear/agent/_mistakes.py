@@ -57,13 +57,16 @@ def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
     from spear.annotations import build_check
 
     from ._item_annotations import is_items, item_check
-    from ._wrappers import what_it_takes
+    from ._wrappers import lambda_context, what_it_takes
 
     takes = what_it_takes(function)
     if not takes.is_certain:
         return
+    context = lambda_context(takes.parameters)
     for parameter in takes.parameters:
         name, hints = parameter.name, takes.hints
+        if parameter is context:
+            continue
         if name not in hints:
             if parameter.annotation is not parameter.empty and (
                 fault := _misspelled(inspect.unwrap(function), parameter.annotation)

@@ -76,6 +76,24 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
     return inner._replace(is_certain=inner.is_certain and type(function) is _CACHE)
 
 
+def lambda_context(parameters: list[Parameter]) -> Parameter | None:
+    """Return the second parameter of ``handler(event, context)``, a function written for AWS Lambda.
+
+    The function has these two parameters without defaults, and the second one has no annotation, or a
+    class with the name ``LambdaContext``. Then the names may be others.
+    """
+    if len(parameters) != 2 or not all(
+        each.kind in _BY_POSITION and each.default is each.empty for each in parameters
+    ):
+        return None
+    event, context = parameters
+    annotation = context.annotation
+    if annotation is context.empty:
+        return context if (event.name, context.name) == ("event", "context") else None
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return context if str(name).rpartition(".")[2] == "LambdaContext" else None
+
+
 class _Passed(NamedTuple):
     """A wrapper's arguments for its call: parameters of the wrapper by name, other expressions as ""."""
 
