@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -53,10 +54,14 @@ def load_agent(target: str) -> Agent:
         target: a file (``shop.py``), a directory with a ``main.py`` (``./shop/``) or a module
             (``shop.api``), and the agent's name if the program has several (``shop.py:app``).
 
-    A file is loaded under its own name, not as ``__main__``, with its directory first on ``sys.path``.
-    The program itself is compiled from its source, as a script would be. A file that cannot be imported
-    by its name, such as ``shop.v2.py``, gets another name. A file with the name of another module gets
-    another name, too, and its directory is last on ``sys.path``.
+    A file in a directory with an ``__init__.py`` is a module of this package, as ``company.shop`` for
+    ``company/shop.py``, and is imported as such. The directory around the package is first on
+    ``sys.path``, and the directory of the file last.
+
+    Any other file is loaded under its own name, not as ``__main__``, with its directory first on
+    ``sys.path``. A file that cannot be imported by its name, such as ``shop.v2.py``, gets another name. A
+    file with the name of another module gets another name, too, and its directory is last on
+    ``sys.path``. The program itself is always compiled from its source, as a script would be.
 
     Raises:
         LoadFailed: the program does not exist, it raised, or has no agent or several.
@@ -75,6 +80,11 @@ def _load_file(path: str) -> ModuleType:
         what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
     path = absolute(path)
+    place, package = _package_of(path)
+    if package:
+        _search(place, first=True)
+        _search(os.path.dirname(path), first=False)
+        return _load_module(f"{package}.{_stem(path)}")
     name = _module_name(path)
     # A file with the name of another module must not hide that module from later imports.
     _search(os.path.dirname(path), first=not _is_taken(_stem(path)))
@@ -94,8 +104,25 @@ def _load_file(path: str) -> ModuleType:
         loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        raise _failed(os.path.basename(path), error) from error
+        raise _failed(os.path.basename(path), error, path) from error
     return module
+
+
+def _package_of(path: str) -> tuple[str, str]:
+    """Return the directory around a file's package, and the package's dotted name; both empty if none.
+
+    A package whose name is not valid, or that of another module, cannot be imported.
+    """
+    place, names = os.path.dirname(path), list[str]()
+    while os.path.isfile(os.path.join(place, "__init__.py")):
+        place, name = os.path.split(place)
+        names.insert(0, name)
+    if not names or not all(each.isidentifier() for each in (*names, _stem(path))):
+        return "", ""
+    loaded = getattr(sys.modules.get(names[0]), "__path__", ())
+    if _is_taken(names[0]) and os.path.join(place, names[0]) not in loaded:
+        return "", ""
+    return place, ".".join(names)
 
 
 @final
@@ -193,8 +220,14 @@ def _load_module(name: str) -> ModuleType:
         raise _failed(name, error) from error
 
 
-def _failed(program: str, error: BaseException) -> LoadFailed:
-    """Return the LoadFailed for an exception of the program, with the traceback as details."""
+def _failed(program: str, error: BaseException, path: str = "") -> LoadFailed:
+    """Return the LoadFailed for an exception of the program, with the traceback as details.
+
+    Args:
+        program: the name of the program in the message.
+        error: the exception.
+        path: the path of the program if it is a file outside of packages.
+    """
     if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, SyntaxError) and error.filename:
@@ -207,6 +240,8 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
     if isinstance(error, SystemExit):
         needs_guard = True
         said.append(f"the program exited while it was being loaded: {GUARD}")
+    if path and own and own[-1].filename == path and _is_relative_import(error, own[-1].line):
+        said.append(_package_advice(path))
     where = program
     if own:
         # The guard must surround the line of the module, not a line in a function called from there.
@@ -215,6 +250,24 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
     return LoadFailed(
         ": ".join([where, *filter(None, said)]),
         "".join(["Traceback (most recent call last):\n", *traceback.format_list(own)]),
+    )
+
+
+def _is_relative_import(error: BaseException, line: str | None) -> bool:
+    """Return whether a line of a program failed because the program is not in a package."""
+    # The exception has no attribute for this failure: its name is None, as that of few others.
+    is_import = isinstance(error, ImportError) and error.name is None
+    return is_import and re.match(r"from\s*\.", (line or "").strip()) is not None
+
+
+def _package_advice(path: str) -> str:
+    directory = os.path.dirname(path)
+    name = os.path.basename(directory)
+    if os.path.isfile(os.path.join(directory, "__init__.py")):
+        return f"the directory {name!r} cannot be imported by this name: give it another one"
+    return (
+        f"{os.path.basename(path)} is not in a package: add an empty __init__.py to the directory "
+        f"{name!r}, or use the module's name, {name}.{_stem(path)}, instead of the file"
     )
 
 

@@ -130,6 +130,70 @@ def test_a_file_has_the_name_by_which_others_import_it(
     assert sys.modules[module].__file__ == path
 
 
+# -- packages -------------------------------------------------------------------------------------
+
+IMPORTING = AGENT + "from .prices import TEA\nfrom ..shared import NAME\nimport prices\n"
+
+
+def write_package(folder: Path) -> str:
+    """Write the package ``firm_x.shop``, and return the path of a module in it."""
+    write(folder, "firm_x/__init__.py", "")
+    write(folder, "firm_x/shared.py", "NAME = 'shop'\n")
+    write(folder, "firm_x/shop/__init__.py", "")
+    write(folder, "firm_x/shop/prices.py", "TEA = 3.5\n")
+    return write(folder, "firm_x/shop/till.py", IMPORTING)
+
+
+def test_a_file_in_a_package_is_imported_as_its_module(tmp_path: Path) -> None:
+    path = write_package(tmp_path)
+    agent = load_agent(path)
+    module = sys.modules["firm_x.shop.till"]
+    assert module.app is agent
+    assert module.__file__ == path
+    assert (module.TEA, module.NAME) == (3.5, "shop")
+    assert module.prices.__name__ == "prices"  # its directory is searched, too
+    assert (sys.path[0], sys.path[-1]) == (str(tmp_path), str(tmp_path / "firm_x" / "shop"))
+    # A second file of the package.
+    other = write(tmp_path, "firm_x/stock.py", AGENT + "from .shared import NAME\n")
+    assert load_agent(other) is sys.modules["firm_x.stock"].app
+
+
+def test_a_directory_in_a_package_is_loaded_by_its_main_file(tmp_path: Path) -> None:
+    write(tmp_path, "firm_y/__init__.py", "")
+    write(tmp_path, "firm_y/prices.py", "TEA = 3.5\n")
+    write(tmp_path, "firm_y/main.py", AGENT + "from .prices import TEA\n")
+    load_agent(str(tmp_path / "firm_y"))
+    assert sys.modules["firm_y.main"].TEA == 3.5
+
+
+def test_a_relative_import_outside_of_a_package_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, "company/prices.py", "TEA = 3.5\n")
+    path = write(tmp_path, "company/shop.py", AGENT + "from .prices import TEA\n")
+    with pytest.raises(LoadFailed) as caught:
+        load_agent(path)
+    assert str(caught.value).startswith("shop.py, line 3: ImportError: attempted relative import")
+    assert str(caught.value).endswith(
+        ": shop.py is not in a package: add an empty __init__.py to the directory 'company', or use "
+        "the module's name, company.shop, instead of the file"
+    )
+    monday = write(tmp_path, "company/monday.py", AGENT + "from math import nothing\n")
+    with pytest.raises(LoadFailed) as caught:
+        load_agent(monday)
+    assert "package" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my-company", "queue"])
+def test_a_package_that_cannot_be_imported_by_its_name_is_none(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"{name}/__init__.py", "")
+    write(tmp_path, f"{name}/prices.py", "TEA = 3.5\n")
+    path = write(tmp_path, f"{name}/shop_v.py", AGENT + "import prices\n")
+    load_agent(path)
+    assert sys.modules["shop_v"].__file__ == path
+    path = write(tmp_path, f"{name}/shop_u.py", AGENT + "from .prices import TEA\n")
+    with pytest.raises(LoadFailed, match=f"the directory '{name}' cannot be imported by this name"):
+        load_agent(path)
+
+
 def test_an_agent_may_be_named(tmp_path: Path) -> None:
     path = write(tmp_path, "two.py", AGENT + "admin = spear.Agent('admin')\nagain = admin\n")
     assert load_agent(f"{path}:admin").name == "admin"
