@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-attacks bench-rolling docs repeat soak clean
+.PHONY: help demo dist test test-one test-oldest lint format bench bench-quick bench-attacks bench-rolling docs repeat soak clean
 
 # More arguments for the program that a target runs: make test-one ARGS='-k deadline'
 ARGS ?=
@@ -17,6 +17,9 @@ demo: .venv/.has-http ## install Spear and show what it does
 	@.venv/bin/python examples/demo.py
 	@echo
 	@.venv/bin/python examples/served.py
+
+dist: .venv/.has-test ## build the wheel and the source distribution in dist/
+	@.venv/bin/python -c "from setuptools.build_meta import *; build_wheel('dist'); build_sdist('dist')"
 
 test: .venv/.has-test ## run the suite under every supported Python that is here, with coverage
 	@.ci/test
