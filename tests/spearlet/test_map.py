@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, final
 
 import pytest
 import trio
@@ -332,6 +334,40 @@ async def test_one_slow_item_halves_the_batches_and_no_more(
     before, after = list(sizes.values())[slow : slow + 2]
     assert before >= 16
     assert after >= before // 2
+
+
+@final
+class SlowThreads(trio.abc.Clock):
+    """A clock by which a thread of a function is suspended for a second before it looks at the time."""
+
+    def __init__(self) -> None:
+        self._trios = threading.current_thread()
+        self._suspended = 0.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        if threading.current_thread() is not self._trios:
+            self._suspended += 1
+        return time.monotonic() + self._suspended
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - self.current_time()
+
+
+@pytest.fixture
+def slow_threads() -> SlowThreads:
+    return SlowThreads()
+
+
+async def test_a_batch_whose_process_was_suspended_sends_outcomes(
+    batches: None, slow_threads: SlowThreads
+) -> None:
+    async with deployed(counter()) as deployment:
+        function = deployment.function("count")
+        async with function.map([1] * 100) as results:
+            assert [each async for each in results] == [2] * 100
 
 
 async def test_large_results_of_a_batch_are_sent_in_parts(batches: None) -> None:
