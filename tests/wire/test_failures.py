@@ -64,7 +64,7 @@ def test_each_kind_arrives_as_what_it_was(kind: type[CallFailed], delivered: Del
 
 
 def test_every_subclass_of_call_failed_has_a_number_of_its_own() -> None:
-    kinds = [CallFailed]
+    kinds: list[type[CallFailed]] = [CallFailed]
     for kind in kinds:
         kinds += kind.__subclasses__()
     kinds.remove(UnexpectedResult)  # raised by the caller's end, which checks the result
