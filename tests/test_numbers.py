@@ -85,7 +85,7 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|LatencyHistogram\((counts|total_seconds)"
     r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
     r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|open_extension|perform"
-    r"|Mapper\b|RetryBudget\.|RetryPolicy\.delay_seconds"
+    r"|Attempts\(|Mapper\b|RetryBudget\.|RetryPolicy\.delay_seconds"
 )
 """Functions that Spear itself calls, with numbers of its own."""
 
@@ -116,9 +116,14 @@ def is_ours(thing: object) -> bool:
 def numeric_of(name: str, function: object) -> Iterator[str]:
     assert callable(function)
     for parameter in inspect.signature(function).parameters.values():
-        kinds = re.sub(r"\w+\[.*\]", "", str(parameter.annotation))  # not of list elements
-        if re.search(r"\b(int|float)\b", kinds):
-            yield f"{name}({parameter.name})"
+        annotations = {parameter.name: str(parameter.annotation)}
+        if options := re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation)):
+            table = getattr(importlib.import_module(function.__module__), options[1])
+            annotations = {key: str(each) for key, each in table.__annotations__.items()}
+        for key, annotation in annotations.items():
+            kinds = re.sub(r"\w+\[.*\]", "", annotation)  # not of list elements
+            if re.search(r"\b(int|float)\b", kinds):
+                yield f"{name}({key})"
 
 
 # -- an agent that calls other agents -------------------------------------------------------------

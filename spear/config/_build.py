@@ -148,6 +148,8 @@ def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
         restart=function.restart,
         health=function.health,
         timeout=function.timeout,
+        queue_timeout=function.queue_timeout,
+        retry=function.retry,
         dedup_seconds=function.dedup_seconds,
         timeouts=function.timeouts,
     )

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 import attrs
 
 from spear._host_limits import HostLimits, InstanceTimeouts
-from spear.calls import SchedulingPolicy
+from spear.calls import RetryPolicy, SchedulingPolicy
 from spear.gateway import GatewaySettings
 from spear.runtimes import RuntimeSettings, StartMethod
 from spear.spearlet import HealthPolicy, RestartPolicy, Scale
@@ -117,6 +117,12 @@ class FunctionConfiguration:
         None,
         "seconds for a call without a timeout of its own; by default `limits.wire.call_seconds`",
         flag=True,
+    )
+    queue_timeout: float | None = _key(
+        None, "seconds that a call may wait for an instance, apart from its `timeout`", flag=True
+    )
+    retry: RetryPolicy | None = _key(
+        None, "retries of failed calls: a table; by default failed calls are not tried again"
     )
     policy: SchedulingPolicy = _key(
         "round-robin", "policy that chooses the instance for a call", flag=True

@@ -16,7 +16,9 @@ from ._exchange import (
     path_part,
     printable,
     query_of,
+    queue_timeout_of,
     respond_json,
+    retry_of,
     timeout_of,
 )
 from ._show import show_execution, show_function
@@ -62,7 +64,9 @@ def with_options(
         raise bad(
             "Idempotency-Key is not supported for streams, whose items are not stored: remove the header"
         )
-    asked = timeout_of(request)
+    if is_stream and b"spear-max-attempts" in request.headers:
+        raise bad("Spear-Max-Attempts is not supported for streams: remove the header")
+    asked, queue_timeout = timeout_of(request), queue_timeout_of(request)
     timeout = usual_seconds if asked is None else asked
     key = None if is_stream else printable(request, b"idempotency-key")
     key_seconds = None
@@ -73,11 +77,18 @@ def with_options(
                 f"Spear-Timeout is {asked:g} s; a submitted call, or a call with a key, may take at most "
                 f"{most:g} s (detached_seconds)"
             )
+        if queue_timeout is not None and queue_timeout > most:
+            raise bad(
+                f"Spear-Queue-Timeout is {queue_timeout:g} s; a submitted call, or one with a key, may "
+                f"wait at most {most:g} s (detached_seconds)"
+            )
         usual = min(most, function.timeout)
         timeout = usual if timeout is None else min(most, timeout)
         key_seconds = max(timeout, usual)
     function = function.options(
         timeout=timeout,
+        queue_timeout=queue_timeout,
+        retry=retry_of(request),
         metadata=metadata_of(request),
         key=key,
         key_seconds=key_seconds,

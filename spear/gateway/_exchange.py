@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
+from spear.calls import MAX_RETRIES, RetryPolicy
 from spear.wire import TooManyItems, decode_result, encode_alone
 
 from ._errors import Problem
@@ -88,7 +89,16 @@ def metadata_of(request: Request) -> dict[str, str]:
 
 def timeout_of(request: Request) -> float | None:
     """Return the call's timeout in seconds, if the request sets one. Raises Problem."""
-    text = single(request, b"spear-timeout")
+    return _seconds_of(request, "Spear-Timeout")
+
+
+def queue_timeout_of(request: Request) -> float | None:
+    """Return the seconds for the wait for an instance, if the request sets them. Raises Problem."""
+    return _seconds_of(request, "Spear-Queue-Timeout")
+
+
+def _seconds_of(request: Request, name: str) -> float | None:
+    text = single(request, name.lower().encode())
     if text is None:
         return None
     try:
@@ -97,8 +107,25 @@ def timeout_of(request: Request) -> float | None:
         seconds = -1.0
     if seconds <= 0:
         shown = text.decode("latin-1")[:50]
-        raise bad(f"Spear-Timeout must be a number of seconds above 0, or inf, not {shown!r}")
+        raise bad(f"{name} must be a number of seconds above 0, or inf, not {shown!r}")
     return seconds
+
+
+def retry_of(request: Request) -> RetryPolicy | None:
+    """Return the retry policy of the call, if the request sets one. Raises Problem.
+
+    Without a way to declare a function idempotent, such a policy repeats only calls that were certainly
+    not executed.
+    """
+    text = single(request, b"spear-max-attempts")
+    if text is None:
+        return None
+    if not re.fullmatch(rb"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_RETRIES:
+        shown = text.decode("latin-1")[:50]
+        raise bad(
+            f"Spear-Max-Attempts must be a whole number from 1 to {MAX_RETRIES}, not {shown!r}"
+        )
+    return RetryPolicy(max_attempts=int(text))
 
 
 def printable(request: Request, name: bytes) -> str | None:

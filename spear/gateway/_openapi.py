@@ -70,6 +70,8 @@ _BYTES: Final[Schema] = {
 
 _HEADERS: Final = (
     "Spear-Timeout",
+    "Spear-Queue-Timeout",
+    "Spear-Max-Attempts",
     "Idempotency-Key",
     "Spear-Session",
     "X-Request-Id",

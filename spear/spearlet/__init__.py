@@ -18,6 +18,8 @@ from ._functions import Function as Function
 from ._item_calls import MapItem as MapItem
 from ._log_feed import FollowedLines as FollowedLines
 from ._log_feed import InstanceLine as InstanceLine
+from ._map import EachOptions as EachOptions
+from ._map import MapOptions as MapOptions
 from ._map import MapResults as MapResults
 from ._programs import Target as Target
 from ._replicas import Replica as Replica

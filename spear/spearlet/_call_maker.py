@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from spear._errors import ConfigurationError, Overloaded, Rejected, SpearError
+from spear._errors import ConfigurationError, Rejected, SpearError
 from spear._limits import expect_timeout
 from spear._signatures import DESCRIBE
 from spear.calls import (
+    ONE_ATTEMPT,
+    Attempts,
     CallAttributes,
     CallOptions,
     FunctionStream,
@@ -40,7 +42,7 @@ from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
-    from spear.calls import AssignmentObserver, CallTally, Result, RetryPolicy
+    from spear.calls import AssignmentObserver, CallTally, Result
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
@@ -159,42 +161,65 @@ class CallMaker:
         execution: AssignmentObserver | None = None,
     ) -> Coroutine[object, object, ExecutionResponse]:
         """Make one call, as :meth:`Function.call` does; ``execution`` is notified of its instance."""
-        if self.options.retry is not None:
-            return self._perform_with_retries(
-                self.options.retry, payload, is_cbor, timeout, execution
-            )
-        if self.options.key is None:
+        options = self.options
+        if options.retry is not None or self.pool.retry is not None:
+            return self.repeat(self.attempts(timeout, execution), payload, is_cbor)
+        if options.key is None:  # as in _request_once(), without a further call
             return self._perform(payload, is_cbor, timeout, execution)
-        return self._perform_once(self.options.key, payload, is_cbor, timeout, execution)
+        return self._perform_once(options.key, payload, is_cbor, timeout, execution)
 
-    async def _perform_with_retries(
+    def _request_once(
         self,
-        retry: RetryPolicy,
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
         execution: AssignmentObserver | None,
+    ) -> Coroutine[object, object, ExecutionResponse]:
+        if self.options.key is None:
+            return self._perform(payload, is_cbor, timeout, execution)
+        return self._perform_once(self.options.key, payload, is_cbor, timeout, execution)
+
+    def attempts(
+        self,
+        timeout: float | None = None,
+        execution: AssignmentObserver | None = None,
+        *,
+        waits_for_queue: bool = False,
+        earlier: int = 0,
+    ) -> Attempts:
+        """Return the attempts of one call, by its retry policy; see :class:`Attempts`."""
+        pool, options = self.pool, self.options
+        if timeout is not None:
+            expect_timeout(timeout)
+        return Attempts(
+            options.retry or pool.retry or ONE_ATTEMPT,
+            pool.retries,
+            pool.clock,
+            pool.rng,
+            run_seconds=self.timeout if timeout is None else timeout,
+            queue_seconds=pool.queue_seconds
+            if options.queue_timeout is None
+            else options.queue_timeout,
+            execution=execution,
+            waits_for_queue=waits_for_queue,
+            earlier=earlier,
+        )
+
+    async def repeat(
+        self, attempts: Attempts, payload: Payload, is_cbor: bool
     ) -> ExecutionResponse:
-        """Make a call up to ``retry.max_attempts`` times."""
-        pool, once = self.pool, self.using(attrs.evolve(self.options, retry=None))
-        seconds = self.timeout if timeout is None else timeout
-        deadline = pool.clock() + seconds + (self.options.queue_timeout or 0)
-        attempts = 0
-        pool.retries.earn()
+        """Make one call with as many attempts as allowed; raise the failure of the last one."""
+        calls = self
         while True:
-            left = min(seconds, deadline - pool.clock())
             try:
-                return await once.request(payload, is_cbor, left, execution)
+                return await calls._request_once(payload, is_cbor, attempts.run_seconds, attempts)
             except SpearError as failure:
-                attempts += 1
-                if attempts >= retry.max_attempts or not retry.may_repeat(failure):
-                    raise
-                delay = retry.delay_seconds(attempts, pool.rng)
-                if isinstance(failure, Overloaded):
-                    delay = max(delay, failure.retry_after_seconds or 0)
-                if pool.clock() + delay >= deadline or not pool.retries.spend():
+                delay = attempts.delay_after(failure)
+                if delay is None:
                     raise
             await trio.sleep(delay)
+            options = attrs.evolve(self.options, queue_timeout=attempts.queue_seconds)
+            calls = self.using(options)
 
     async def _perform_once(
         self,
@@ -237,8 +262,8 @@ class CallMaker:
         timeout: float | None,
         execution: AssignmentObserver | None,
     ) -> Coroutine[object, object, ExecutionResponse]:
-        on_progress = self.options.on_progress
-        begun = self.pool.clock()
+        pool, on_progress = self.pool, self.options.on_progress
+        begun = pool.clock()
         deadline, run_seconds = self._deadline(timeout, begun)
         attributes: CallAttributes = self.attributes
         tally: CallTally = self.counters
@@ -246,7 +271,7 @@ class CallMaker:
             execution = tally = watched = self._watch(execution)
             attributes = watched.attributes
         return perform(
-            self.pool, attributes, payload, is_cbor, begun, deadline, tally,
+            pool, attributes, payload, is_cbor, begun, deadline, tally,
             None if on_progress is None else Reports(on_progress),
             execution, run_seconds,
         )  # fmt: skip
@@ -269,16 +294,19 @@ class CallMaker:
 
         See :class:`CallOptions`. If there are such seconds, the deadline is that of the wait for a slot.
         """
-        options = self.options
+        options, pool = self.options, self.pool
         if timeout is None:
             timeout = options.timeout
         if timeout is None:
-            timeout = self.pool.call_seconds
+            timeout = pool.call_seconds
         else:
             expect_timeout(timeout)
-        if options.queue_timeout is None:
-            return min(now + timeout, effective_deadline()), None
-        return min(now + options.queue_timeout, effective_deadline()), timeout
+        queue_timeout = options.queue_timeout
+        if queue_timeout is None:
+            queue_timeout = pool.queue_seconds
+            if queue_timeout is None:
+                return min(now + timeout, effective_deadline()), None
+        return min(now + queue_timeout, effective_deadline()), timeout
 
     # -- streams ------------------------------------------------------------------------------
 

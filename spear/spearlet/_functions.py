@@ -203,7 +203,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         While no replica has a free slot, the call waits in a queue. If cancelled, the function is
         cancelled, too, unless the call has a key. A call that certainly was not executed, because its
         replica was draining, goes to the next replica, and so does a call with a key whose replica was
-        lost. No other call is ever repeated.
+        lost. No other call is repeated, unless the call or its deployment has a :class:`RetryPolicy`.
 
         Args:
             arguments: positional arguments; a single argument that is bytes travels uncopied.

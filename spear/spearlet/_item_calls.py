@@ -12,7 +12,6 @@ from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, final
 
-import attrs
 import trio
 
 from spear._errors import (
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear._ids import InstanceId
-    from spear.calls import Result
+    from spear.calls import Attempts, Result
 
     from ._call_maker import CallMaker
 
@@ -60,9 +59,6 @@ GRACE_SECONDS: Final = 1.0
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024
 """Most bytes of the message of an item's failure."""
-
-FULL_QUEUE_SECONDS: Final = 0.1
-"""Delay before a call that found the queue full is made again, if the refusal names none."""
 
 
 class MapItem(NamedTuple, Generic[T, R]):
@@ -120,7 +116,6 @@ class ItemCalls(Generic[T]):
         self._calls = calls
         self._pool = calls.pool
         self._most = inf if limit is None else limit
-        self._retry = calls.options.retry
         self._unpack = unpack
         self._keeps_items = keeps_items
         self._batch = 1
@@ -152,33 +147,36 @@ class ItemCalls(Generic[T]):
         """
         if len(items) == 1:
             return [await self._run_alone(first, items[0])]
-        outcomes = await self._run_batch(first, items)
-        has_paused = False
+        assignments = _Assignments(self.on_assigned)
+        seconds = self._calls.timeout * len(items)  # each item has its own time
+        attempts = self._calls.attempts(seconds, assignments, waits_for_queue=True)
+        outcomes = await self._run_batch(first, items, assignments, attempts)
+        refused: dict[int, int] = {}  # calls made so far, by index
+        failed: dict[int, int] = {}
+        failure: SpearError | None = None
         for at, outcome in enumerate(outcomes):
-            if (
-                type(outcome) is MapItem
-                and outcome.error is not None
-                and self._is_to_be_repeated(outcome.error, outcome.attempts)
-            ):
-                if self._retry is not None and outcome.attempts and not has_paused:
-                    if not self._pool.retries.spend():  # a batch was one call, and is one retry
-                        break
-                    await trio.sleep(self._retry.delay_seconds(outcome.attempts, self._pool.rng))
-                    has_paused = True
-                outcomes[at] = await self._run_alone(first + at, items[at], outcome.attempts)
+            if type(outcome) is MapItem and outcome.error is not None:
+                if self._is_refused(outcome.error, outcome.attempts):
+                    refused[at] = outcome.attempts
+                elif attempts.may_repeat(outcome.error):
+                    failed[at], failure = outcome.attempts, failure or outcome.error
+        if failure is not None:
+            delay = attempts.delay_after(failure)  # a batch was one call, and is one retry
+            if delay is None:
+                failed.clear()
+            else:
+                await trio.sleep(delay)
+        for at, made in sorted({**refused, **failed}.items()):
+            earlier = attempts.count if at in failed else 0
+            outcomes[at] = await self._run_alone(first + at, items[at], made, earlier)
         return outcomes
 
-    def _is_to_be_repeated(self, error: SpearError, attempts: int) -> bool:
-        if (
-            isinstance(error, Rejected | NotFound)
-            and not self._may_batch
-            and error.delivered == "no"
-        ):
-            return True  # the batch was refused, not the function
-        if isinstance(error, InvalidArguments) and attempts == 0:
+    def _is_refused(self, error: SpearError, made: int) -> bool:
+        """Return whether a batch was refused as such, so that its items have to be sent alone."""
+        if isinstance(error, InvalidArguments) and made == 0:
             return True  # some item of the batch cannot be sent: find out which
-        retry = self._retry
-        return retry is not None and attempts < retry.max_attempts and retry.may_repeat(error)
+        is_refusal = isinstance(error, Rejected | NotFound) and error.delivered == "no"
+        return is_refusal and not self._may_batch
 
     def _outcome(
         self,
@@ -203,31 +201,34 @@ class ItemCalls(Generic[T]):
 
     # -- one item -----------------------------------------------------------------------------
 
-    async def _run_alone(self, index: int, item: T, attempts: int = 0) -> Result | MapItem[T]:
+    async def _run_alone(
+        self, index: int, item: T, made: int = 0, earlier: int = 0
+    ) -> Result | MapItem[T]:
+        """Return the outcome of one item.
+
+        Args:
+            index: the index of the item.
+            item: the item.
+            made: the number of calls that were made for the item.
+            earlier: how many of these count as attempts.
+        """
         calls, assignments = self._calls, _Assignments(self.on_assigned)
-        assignments.attempts = attempts
-        if attempts and self._retry is not None:
-            left = max(1, self._retry.max_attempts - attempts)
-            retry = attrs.evolve(self._retry, max_attempts=left)
-            calls = calls.using(attrs.evolve(calls.options, retry=retry))
+        assignments.attempts = made
         result: Result = None
         error: SpearError | None = None
-        while True:
-            try:
-                payload, is_cbor = calls.encode(self._arguments(item), {})
-                response = await calls.request(payload, is_cbor, None, assignments)
-                result = decode_result_untrusted(response.payload, response.is_cbor)
-                if isinstance(result, memoryview):
-                    self._may_batch = False  # shared memory cannot travel in a batch
-                result = calls.convert(result)
-            except SpearError as failure:
-                if isinstance(failure, Overloaded) and failure.code == "queue_full":
-                    await trio.sleep(failure.retry_after_seconds or FULL_QUEUE_SECONDS)
-                    continue
-                error = failure
-            else:
-                self._adapt(response.execution_seconds, 1, len(payload))
-            return self._outcome(index, item, result, error, assignments)
+        try:
+            payload, is_cbor = calls.encode(self._arguments(item), {})
+            attempts = calls.attempts(execution=assignments, waits_for_queue=True, earlier=earlier)
+            response = await calls.repeat(attempts, payload, is_cbor)
+            result = decode_result_untrusted(response.payload, response.is_cbor)
+            if isinstance(result, memoryview):
+                self._may_batch = False  # shared memory cannot travel in a batch
+            result = calls.convert(result)
+        except SpearError as failure:
+            error = failure
+        else:
+            self._adapt(response.execution_seconds, 1, len(payload))
+        return self._outcome(index, item, result, error, assignments)
 
     def _adapt(self, seconds: float, items: int, size: int) -> None:
         """Choose the size of further batches, after so many items have taken so many seconds."""
@@ -238,18 +239,27 @@ class ItemCalls(Generic[T]):
 
     # -- a batch ------------------------------------------------------------------------------
 
-    async def _run_batch(self, first: int, items: list[T]) -> list[Result | MapItem[T]]:
-        assignments = _Assignments(self.on_assigned)
+    async def _run_batch(
+        self, first: int, items: list[T], assignments: _Assignments, attempts: Attempts
+    ) -> list[Result | MapItem[T]]:
         results: list[Result] = []
         failures: dict[int, SpearError] = {}
         calls, clock = self._calls, self._pool.clock
         begun = clock()
         try:
-            await self._call_batch(items, assignments, results, failures)
+            while not results:
+                try:
+                    await self._call_batch(items, attempts, results, failures)
+                except Overloaded as refusal:
+                    delay = attempts.delay_after(refusal) if refusal.code == "queue_full" else None
+                    if delay is None:
+                        raise
+                    await trio.sleep(delay)
         except SpearError as failure:
             lost = range(len(results), len(items))
             if isinstance(failure, NotFound) or failure.code == "not_in_batch":
                 self._may_batch = False
+                assignments.attempts, assignments.instance = 0, None  # no item was in a call
             elif assignments.attempts:
                 calls.counters.ended(clock() - begun, failure, len(lost))
             # Copies, because one exception must not be raised twice.
@@ -272,7 +282,7 @@ class ItemCalls(Generic[T]):
     async def _call_batch(
         self,
         items: list[T],
-        assignments: _Assignments,
+        attempts: Attempts,
         results: list[Result],
         failures: dict[int, SpearError],
     ) -> None:
@@ -284,14 +294,12 @@ class ItemCalls(Generic[T]):
         arguments: list[object] = [*items]
         if self._unpack:
             arguments = [self._arguments(each) for each in items]
-        if self._retry is not None:
-            self._pool.retries.earn()
         payload, is_cbor = encode_call(BATCH, (calls.name, seconds, self._unpack, arguments), {})
         async with AsyncExitStack() as stack:
             stream = await enter_stream(
                 stack, calls.pool, calls.attributes, payload, is_cbor,
                 calls.pool.clock(), inf, sends_items=False,
-                run_seconds=seconds * len(items) + GRACE_SECONDS, execution=assignments, function=BATCH,
+                run_seconds=seconds * len(items) + GRACE_SECONDS, execution=attempts, function=BATCH,
             )  # fmt: skip
             while len(results) < len(items):
                 found: Result = None

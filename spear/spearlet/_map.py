@@ -12,7 +12,9 @@ from typing import (
     Literal,
     Protocol,
     TypeAlias,
+    TypedDict,
     TypeVar,
+    Unpack,
     cast,
     final,
     overload,
@@ -25,7 +27,7 @@ from spear._errors import (
     InvalidArguments,
 )
 from spear._limits import expect_whole
-from spear.calls import Mapper, R, open_source
+from spear.calls import Mapper, R, RetryPolicy, open_source
 from spear.channels import open_private_nursery, protected_block, protected_class
 
 from ._item_calls import ItemCalls, MapItem
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from spear.calls import AnyIterable, RetryPolicy
+    from spear.calls import AnyIterable
 
     from ._functions import Function
 
@@ -44,6 +46,31 @@ S = TypeVar("S", bound="Iterable[object]")
 
 OnError: TypeAlias = Literal["raise", "keep"]
 """What a map does with failures: raise the first one, or keep each in its item."""
+
+
+class EachOptions(TypedDict, total=False):
+    """The options of ``Function.for_each``.
+
+    Attributes:
+        limit: the most calls, or batches of short ones, at a time; by default as many as there are slots.
+        timeout: seconds for each call, from its start; by default that of the function. See
+            :class:`CallOptions`.
+        retry: the policy for failed calls; by default that of the function.
+    """
+
+    limit: int | None
+    timeout: float | None
+    retry: RetryPolicy | None
+
+
+class MapOptions(EachOptions, total=False):
+    """The options of ``Function.map`` and ``starmap``: those of :class:`EachOptions`, and another one.
+
+    Attributes:
+        ordered: whether results come in the order of the items, as by default; otherwise as calls end.
+    """
+
+    ordered: bool
 
 
 class _OutcomeSource(Protocol):
@@ -88,11 +115,8 @@ class ManyCalls(Generic[R]):
         self,
         items: AnyIterable[object],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> AbstractAsyncContextManager[MapResults[R]]: ...
 
     @overload
@@ -100,22 +124,16 @@ class ManyCalls(Generic[R]):
         self,
         items: AnyIterable[T],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: Literal["keep"],
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> AbstractAsyncContextManager[MapResults[MapItem[T, R]]]: ...
 
     def map(
         self,
         items: AnyIterable[T],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: OnError = "raise",
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> Opened[T, R]:
         """Call the function once for each item, as ``f(item)``, and iterate over the results.
 
@@ -132,22 +150,16 @@ class ManyCalls(Generic[R]):
 
         Args:
             items: any iterable, or asynchronous iterable.
-            limit: the most calls, or batches of short ones, at a time.
-            ordered: whether results come in the order of the items; otherwise as the calls end.
             on_error: with "raise", results are the function's, and the first failure is raised in its
                 turn; no further items are begun then. With "keep", results are :class:`MapItem` objects.
-            timeout: seconds for each call, from its start; see :class:`CallOptions`.
-            retry: which failed calls are tried again.
+            options: see :class:`MapOptions`.
 
         Raises:
             InvalidArguments: an argument cannot be used.
             ConfigurationError: the function has a key, which would make one call of all.
             Rejected: the function gives a stream.
         """
-        opened = _open_map(
-            self, items, unpack=False, limit=limit, ordered=ordered, on_error=on_error,
-            timeout=timeout, retry=retry,
-        )  # fmt: skip
+        opened = _open_map(self, items, unpack=False, on_error=on_error, **options)
         return cast("Opened[T, R]", opened)
 
     @overload
@@ -155,11 +167,8 @@ class ManyCalls(Generic[R]):
         self,
         items: AnyIterable[Iterable[object]],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> AbstractAsyncContextManager[MapResults[R]]: ...
 
     @overload
@@ -167,38 +176,27 @@ class ManyCalls(Generic[R]):
         self,
         items: AnyIterable[S],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: Literal["keep"],
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> AbstractAsyncContextManager[MapResults[MapItem[S, R]]]: ...
 
     def starmap(
         self,
         items: AnyIterable[S],
         *,
-        limit: int | None = None,
-        ordered: bool = True,
         on_error: OnError = "raise",
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[MapOptions],
     ) -> Opened[S, R]:
         """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
-        opened = _open_map(
-            self, items, unpack=True, limit=limit, ordered=ordered, on_error=on_error,
-            timeout=timeout, retry=retry,
-        )  # fmt: skip
+        opened = _open_map(self, items, unpack=True, on_error=on_error, **options)
         return cast("Opened[S, R]", opened)
 
     async def for_each(
         self,
         items: AnyIterable[T],
         *,
-        limit: int | None = None,
         on_error: OnError = "raise",
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        **options: Unpack[EachOptions],
     ) -> list[MapItem[T, R]]:
         """Call the function for each item as :meth:`map`, and discard the results. A checkpoint.
 
@@ -207,10 +205,7 @@ class ManyCalls(Generic[R]):
         Returns:
             The items that failed, if ``on_error`` is "keep"; else an empty list.
         """
-        mapping = _open_map(
-            self, items, unpack=False, limit=limit, ordered=False, on_error=on_error,
-            timeout=timeout, retry=retry,
-        )  # fmt: skip
+        mapping = _open_map(self, items, unpack=False, ordered=False, on_error=on_error, **options)
         async with mapping as outcomes:
             return [
                 outcome
@@ -225,11 +220,11 @@ async def _open_map(
     items: AnyIterable[T],
     *,
     unpack: bool,
-    limit: int | None,
-    ordered: bool,
     on_error: OnError,
-    timeout: float | None,
-    retry: RetryPolicy | None,
+    limit: int | None = None,
+    ordered: bool = True,
+    timeout: float | None = None,
+    retry: RetryPolicy | None = None,
 ) -> AsyncIterator[MapResults[R] | MapResults[MapItem[T, R]]]:
     function = cast("Function", calls)
     function._calls.expect_stream(False)

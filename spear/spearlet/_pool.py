@@ -49,6 +49,9 @@ class ReplicaPool:
     Attributes:
         clock: returns Trio's time.
         call_seconds: default timeout of a call, in seconds.
+        queue_seconds: default timeout of the wait for a replica, in seconds; None if it is included in
+            the timeout of the call.
+        retry: default policy for failed calls; None if they are not tried again.
         keep_seconds: seconds that outcomes of calls with keys are kept.
         refused: calls that were refused because the queue was full.
         accepted: submitted calls that have not had their turn.
@@ -98,6 +101,8 @@ class ReplicaPool:
         self._queue = settings.queue
         self.keep_seconds = settings.dedup_seconds
         self.call_seconds = self._default_seconds if settings.timeout is None else settings.timeout
+        self.queue_seconds = settings.queue_timeout
+        self.retry = settings.retry
 
     # -- members ------------------------------------------------------------------------------
 

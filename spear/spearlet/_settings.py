@@ -13,7 +13,7 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._host_limits import InstanceTimeouts
 from spear._limits import MAX_WHOLE, expect_whole, shown
-from spear.calls import POLICIES, PolicyFactory, SchedulingPolicy
+from spear.calls import POLICIES, PolicyFactory, RetryPolicy, SchedulingPolicy
 
 MAX_REPLICAS: Final = 1024
 """Replicas of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
@@ -167,6 +167,10 @@ class DeploymentSettings:
         restart: the policy for restarting replicas that end.
         health: the policy for health checks of replicas.
         timeout: default timeout of a call, in seconds; by default ``HostLimits.wire.call_seconds``.
+        queue_timeout: seconds that a call may wait for a replica, unless the call names others; by
+            default the wait is part of ``timeout``. See :class:`spear.calls.CallOptions`.
+        retry: the policy for failed calls that have no policy of their own; by default failed calls are
+            not tried again.
         dedup_seconds: seconds that the outcome of a call with a key is remembered.
         timeouts: time limits for the lives of its instances; by default ``HostLimits.timeouts``.
 
@@ -181,6 +185,8 @@ class DeploymentSettings:
     restart: RestartPolicy = attrs.field(factory=RestartPolicy)
     health: HealthPolicy = attrs.field(factory=HealthPolicy)
     timeout: float | None = None
+    queue_timeout: float | None = None
+    retry: RetryPolicy | None = None
     dedup_seconds: float = 600.0
     timeouts: InstanceTimeouts | None = None
 
@@ -208,6 +214,10 @@ class DeploymentSettings:
             )
         if self.timeout is not None and self.timeout != inf:
             _expect_seconds("timeout", self.timeout, least=0.001)
+        if self.queue_timeout is not None and self.queue_timeout != inf:
+            _expect_seconds("queue_timeout", self.queue_timeout, least=0.0)
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError.about("retry", f"must be RetryPolicy(...), not {self.retry!r}")
         _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)
 
 

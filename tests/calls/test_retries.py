@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from spear import (
     ConfigurationError,
     DeadlineExceeded,
     FunctionRaised,
+    InstanceId,
     InvalidArguments,
     NotFound,
     Overloaded,
@@ -19,7 +21,7 @@ from spear import (
     SpearError,
     WorkerDied,
 )
-from spear.calls import RetryBudget
+from spear.calls import AssignedInstance, Attempts, RetryBudget
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,118 @@ def test_a_budget_allows_a_tenth_of_the_calls() -> None:
         budget.earn()
         spent += budget.spend()
     assert 95 <= spent <= 100
+
+
+# -- the attempts of one call -------------------------------------------------------------------------
+
+LOST = WorkerDied("gone", delivered="no")
+INSTANCE = InstanceId("process", "shop-1")
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def attempts_of(
+    policy: RetryPolicy,
+    clock: Clock,
+    *,
+    run_seconds: float = 10.0,
+    queue_seconds: float | None = None,
+    waits_for_queue: bool = False,
+    earlier: int = 0,
+    budget: RetryBudget | None = None,
+) -> Attempts:
+    return Attempts(
+        policy, budget or RetryBudget(), clock, Random(1), run_seconds=run_seconds,
+        queue_seconds=queue_seconds, waits_for_queue=waits_for_queue, earlier=earlier,
+    )  # fmt: skip
+
+
+def test_a_call_has_as_many_attempts_as_its_policy_allows() -> None:
+    policy = RetryPolicy(max_attempts=3, initial_seconds=0)
+    attempts = attempts_of(policy, Clock())
+    assert [attempts.delay_after(LOST) for _ in range(3)] == [0, 0, None]
+    assert attempts.count == 3
+    attempts = attempts_of(policy, Clock(), earlier=1)
+    assert attempts.may_repeat(LOST)
+    assert [attempts.delay_after(LOST) for _ in range(2)] == [0, None]
+    assert not attempts_of(RetryPolicy(max_attempts=1), Clock()).may_repeat(LOST)
+    assert attempts_of(policy, Clock()).delay_after(NotFound("no such function")) is None
+
+
+def test_attempts_and_delays_have_one_timeout() -> None:
+    clock = Clock()
+    policy = RetryPolicy(max_attempts=9, initial_seconds=2.0, max_seconds=2.0)
+    attempts = attempts_of(policy, clock)
+    for _ in range(2):
+        clock.now += 3
+        attempts.assigned(INSTANCE)
+        before = attempts.run_seconds
+        delay = attempts.delay_after(LOST)
+        assert delay is not None
+        assert 1 <= delay <= 2
+        assert attempts.run_seconds == pytest.approx(before - 3 - delay)
+        clock.now += delay
+    # The next delay would end after the timeout.
+    clock.now += attempts.run_seconds - 1
+    assert attempts.delay_after(LOST) is None
+
+
+def test_waits_have_a_time_of_their_own() -> None:
+    clock = Clock()
+    policy = RetryPolicy(max_attempts=9, initial_seconds=0)
+    attempts = attempts_of(policy, clock, run_seconds=10, queue_seconds=60)
+    clock.now += 20  # in the queue
+    attempts.assigned(INSTANCE)
+    clock.now += 4
+    attempts.assigned(INSTANCE)  # the next instance, within the same attempt
+    clock.now += 2
+    assert attempts.delay_after(LOST) == 0
+    assert (attempts.run_seconds, attempts.queue_seconds) == (4, 40)
+    clock.now += 30  # in the queue again, until the call is refused
+    busy = Overloaded("full", retry_after_seconds=5.0)
+    assert attempts.delay_after(busy) == 5
+    clock.now += 5
+    assert (attempts.run_seconds, attempts.queue_seconds) == (4, 5)
+    assert attempts.delay_after(busy) is None
+
+
+def test_a_full_queue_is_no_attempt_of_a_call_that_waits_for_it() -> None:
+    full = Overloaded("full", code="queue_full", retry_after_seconds=0.25)
+    attempts = attempts_of(
+        RetryPolicy(max_attempts=1), Clock(), queue_seconds=inf, waits_for_queue=True
+    )
+    assert [attempts.delay_after(full) for _ in range(300)] == [0.25] * 300
+    assert attempts.delay_after(Overloaded("full", code="queue_full")) == 0.1
+    assert attempts.count == 0
+    assert attempts.delay_after(LOST) is None
+
+
+def test_attempts_use_the_budget_of_their_deployment() -> None:
+    budget = RetryBudget()
+    while budget.spend():
+        pass
+    policy = RetryPolicy(max_attempts=2, initial_seconds=0)
+    delays = [attempts_of(policy, Clock(), budget=budget).delay_after(LOST) for _ in range(100)]
+    assert 9 <= delays.count(0) <= 10  # a tenth
+    once = RetryPolicy(max_attempts=1)
+    for _ in range(30):
+        attempts_of(once, Clock(), budget=budget)  # earns nothing
+    assert not budget.spend()
+
+
+def test_the_observer_of_a_call_is_notified_of_the_instance_of_each_attempt() -> None:
+    assigned = AssignedInstance()
+    attempts = Attempts(
+        RetryPolicy(), RetryBudget(), Clock(), Random(1), run_seconds=1, execution=assigned
+    )
+    attempts.assigned(INSTANCE)
+    assert assigned.instance == INSTANCE
+    assert not attempts.is_accepted

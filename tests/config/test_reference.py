@@ -14,7 +14,7 @@ from typing import Final, Literal, Union, get_args, get_origin
 import attrs
 import pytest
 
-from spear import InstanceTimeouts, WireLimits
+from spear import InstanceTimeouts, RetryPolicy, WireLimits
 from spear.config import FunctionConfiguration, HostConfiguration, fields, flag_of
 from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
@@ -85,7 +85,7 @@ def test_every_key_is_there_as_the_schema_has_it(table: type) -> None:
 def test_the_inner_tables_have_every_key_in_order() -> None:
     head = r"^\| key \| default \| meaning \|\n\|---.*\n"
     shown = re.findall(rf"{head}((?:\|.*\n)+)", DOCUMENT, re.MULTILINE)
-    tables = (Scale, RestartPolicy, HealthPolicy, InstanceTimeouts)
+    tables = (Scale, RetryPolicy, RestartPolicy, HealthPolicy, InstanceTimeouts)
     for lines, table in zip(shown, tables, strict=True):
         assert attrs.has(table)
         starts = [row.rpartition(" | ")[0] for row in lines.splitlines()]

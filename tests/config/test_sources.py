@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, HostLimits, InstanceTimeouts, WireLimits
+from spear import ConfigurationError, HostLimits, InstanceTimeouts, RetryPolicy, WireLimits
 from spear.config import (
     Configuration,
     Flags,
@@ -160,6 +160,42 @@ def test_a_timeout_that_cannot_be_is_a_fault_of_its_key(read: Read) -> None:
         ),
         "spear.toml:3: functions.shop.timeouts.startup_seconds: must be above 0, and is 0.0",
     ]
+
+
+def test_retries_and_waits_of_a_deployment(read: Read) -> None:
+    outcome = read(
+        f"""
+        {SHOP}
+        queue_timeout = 30
+        retry = {{ max_attempts = 5, on = ["ConnectionError"], idempotent = true }}
+        """
+    )
+    assert outcome.lines == []
+    settings = deployment_settings(outcome.shop)
+    assert settings.queue_timeout == 30
+    assert settings.retry == RetryPolicy(max_attempts=5, on=("ConnectionError",), idempotent=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("queue_timout = 3", "queue_timout: there is no such key; did you mean 'queue_timeout'?"),
+        ("queue_timeout = -1", "queue_timeout: must be a number of seconds, at least 0, not -1.0"),
+        (
+            "retry = { max_atempts = 3 }",
+            "retry.max_atempts: there is no such key; did you mean 'max_attempts'?",
+        ),
+        (
+            'retry = { on = ["KeyError"] }',
+            "retry.on: needs idempotent=True: a function that has raised has run, and would run again",
+        ),
+        ("retry = 3", "retry: must be a table, not 3"),
+    ],
+)
+def test_retries_and_waits_that_cannot_be_are_faults_of_their_keys(
+    read: Read, said: str, fault: str
+) -> None:
+    assert read(f"{SHOP}{said}\n").lines == [f"spear.toml:3: functions.shop.{fault}"]
 
 
 def test_flags_before_environment_before_file(read: Read) -> None:

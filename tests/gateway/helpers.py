@@ -338,7 +338,10 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    settings: GatewaySettings | None = None, *, limits: spear.HostLimits | None = None
+    settings: GatewaySettings | None = None,
+    *,
+    limits: spear.HostLimits | None = None,
+    deployment: spear.DeploymentSettings | None = None,
 ) -> AsyncIterator[Site]:
     """Deploy a probe, and open a gateway in front of it."""
     probe = Probe()
@@ -348,7 +351,8 @@ async def open_site(
         closing_clients(),
         spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet,
     ):
-        await spearlet.deploy(MemorySettings(agent=probe.agent, shares_process=True))
+        target = MemorySettings(agent=probe.agent, shares_process=True)
+        await spearlet.deploy(target, settings=deployment)
         async with open_gateway(spearlet, settings) as gateway:
             yield Site(gateway, spearlet, probe)
 

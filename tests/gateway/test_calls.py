@@ -16,6 +16,7 @@ import pytest
 import trio
 
 import spear
+from spear import DeploymentSettings
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._errors import Problem
 from spear.gateway._exchange import show
@@ -248,6 +249,36 @@ async def test_headers_are_options_of_the_call_and_come_back() -> None:
         assert made.headers["spear-timeout"] == "60"
 
 
+async def test_a_call_waits_as_long_as_its_header_says() -> None:
+    async with open_site(deployment=DeploymentSettings(concurrency=1)) as site:
+        holding = await connect(site.gateway)
+        await holding.send("POST", "/v1/functions/wait/call", b"")
+        await site.probe.begun.wait()
+        late = await call(site.gateway, "count", [], {"spear-queue-timeout": "0.05"})
+        assert (late.status, late.error["kind"]) == (504, "DeadlineExceeded")
+        assert late.error["delivered"] == "no"
+        site.probe.release.set()
+        assert (await holding.receive()).status == 200
+        waits = {"spear-queue-timeout": "inf", "idempotency-key": "k"}
+        assert (await call(site.gateway, "count", [], waits)).status == 400
+
+
+@pytest.mark.slow
+async def test_a_call_is_tried_again_as_often_as_its_header_says() -> None:
+    attempts = {"spear-max-attempts": "2"}
+    async with open_site(deployment=DeploymentSettings(concurrency=1, queue=0)) as site:
+        holding = await connect(site.gateway)
+        await holding.send("POST", "/v1/functions/wait/call", b"")
+        await site.probe.begun.wait()
+        assert (await call(site.gateway, "count", [], attempts)).status == 429
+        site.probe.release.set()
+        assert (await holding.receive()).status == 200
+        made = site.spearlet.deployments["probe"].statistics().functions["count"]
+        assert made.failures == {"Overloaded": 2}
+        stream = await ask(site.gateway, "POST", "/v1/functions/ticks/stream", 1, attempts)
+        assert (stream.status, stream.error["kind"]) == (400, "BadRequest")
+
+
 async def test_a_key_makes_two_calls_one() -> None:
     async with open_site() as site:
         replies = [
@@ -264,6 +295,11 @@ async def test_a_key_makes_two_calls_one() -> None:
         ("spear-timeout", "0"),
         ("spear-timeout", "nan"),
         ("spear-timeout", "1e400"),
+        ("spear-queue-timeout", "soon"),
+        ("spear-queue-timeout", "0"),
+        ("spear-max-attempts", "0"),
+        ("spear-max-attempts", "101"),
+        ("spear-max-attempts", "+3"),
         ("spear-timeout", "1_0"),
         ("spear-timeout", "1e-400"),
         ("idempotency-key", "é"),

@@ -424,6 +424,7 @@ async def test_an_agent_without_batches_gets_one_call_for_each_item(batches: Non
         deployment = await spearlet.deploy(Foreign())
         outcomes = await collect(deployment.price, range(30))
     assert {each.result for each in outcomes} == {b"3.5"}
+    assert {each.attempts for each in outcomes} == {1}  # the refused batch is none
 
 
 async def test_a_function_that_takes_items_gets_one_call_for_each_item(batches: None) -> None:
@@ -613,6 +614,67 @@ async def test_a_retried_item_of_a_batch_has_no_more_attempts_than_allowed(batch
     async with deployed(app) as deployment:
         outcomes = await collect(deployment.fail, range(20), retry=retry, limit=1)
     assert {each.attempts for each in outcomes if each.error is not None} == {3}
+
+
+async def test_items_are_tried_again_by_the_policy_of_the_deployment(size: str) -> None:
+    app = spear.Agent()
+    seen: set[int] = set()
+
+    @app.function
+    async def fetch(number: int) -> int:
+        if number % 3 == 0 and number not in seen:
+            seen.add(number)
+            raise ConnectionError("refused")
+        return number
+
+    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app, settings=DeploymentSettings(retry=retry))
+        outcomes = await collect(deployment.fetch, range(30))
+        assert [each.result for each in outcomes] == list(range(30))
+        seen.clear()
+        once = await collect(deployment.fetch, range(30), retry=RetryPolicy(max_attempts=1))
+    assert sum(each.error is not None for each in once) == 10
+
+
+async def test_a_full_queue_makes_a_batch_wait_and_never_fails_it(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent("slow")
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(queue=0, concurrency=1)
+        deployment = await spearlet.deploy(app, settings=settings)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deployment.rest, 30)
+            await trio.testing.wait_all_tasks_blocked()
+            outcomes = await collect(deployment.rest, [0.001] * 40)
+    assert {each.result for each in outcomes} == {0.001}
+
+
+async def test_an_item_that_is_tried_again_has_no_more_time_than_its_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent("slow", concurrency=1)
+
+    @app.function
+    async def fetch(number: int) -> float:
+        left = spear.context().remaining_seconds()
+        await trio.sleep(4)
+        if left > 4:
+            raise ConnectionError("refused")
+        return left
+
+    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.fetch, [1], timeout=9, retry=retry)
+    assert isinstance(outcomes[0].error, DeadlineExceeded)
+    assert outcomes[0].attempts == 3
 
 
 async def test_several_tasks_may_take_the_results() -> None:

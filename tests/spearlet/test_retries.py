@@ -1,0 +1,151 @@
+"""Retries and waits of single calls, as the deployment, the function and the call set them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+import spear
+from spear import (
+    ConfigurationError,
+    DeadlineExceeded,
+    DeploymentSettings,
+    FunctionRaised,
+    Overloaded,
+    RetryPolicy,
+    open_spearlet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear.spearlet import Deployment
+
+ONCE = RetryPolicy(max_attempts=1)
+REFUSED = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+
+
+def slow() -> tuple[spear.Agent, list[str]]:
+    """Return an agent that takes one call at a time, and the calls that it has begun."""
+    app, begun = spear.Agent("slow", concurrency=1), list[str]()
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        begun.append("rest")
+        await trio.sleep(seconds)
+        return seconds
+
+    @app.function
+    async def refuse(times: int) -> float:
+        begun.append("refuse")
+        await trio.sleep(1)
+        if begun.count("refuse") <= times:
+            raise ConnectionError("refused")
+        return spear.context().remaining_seconds()
+
+    return app, begun
+
+
+@asynccontextmanager
+async def deployed(settings: DeploymentSettings) -> AsyncIterator[tuple[Deployment, list[str]]]:
+    app, begun = slow()
+    async with open_spearlet() as spearlet:
+        yield await spearlet.deploy(app, settings=settings), begun
+
+
+async def test_a_call_that_was_refused_is_tried_again_by_the_policy_of_the_deployment(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    policy = RetryPolicy(max_attempts=20, initial_seconds=1, max_seconds=1)
+    settings = DeploymentSettings(queue=0, retry=policy)
+    async with deployed(settings) as (deployment, _), trio.open_nursery() as nursery:
+        nursery.start_soon(deployment.rest, 5)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Overloaded):
+            await deployment.rest.options(retry=ONCE)(1)
+        assert await deployment.rest(1) == 1
+
+
+async def test_the_policy_of_the_call_comes_before_those_of_the_function_and_the_deployment(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with deployed(DeploymentSettings(retry=REFUSED)) as (deployment, begun):
+        assert await deployment.refuse(2) == pytest.approx(57)  # all attempts have one timeout
+        begun.clear()
+        once = deployment.refuse.options(retry=ONCE)
+        with pytest.raises(FunctionRaised):
+            await once(1)
+        assert begun == ["refuse"]
+        begun.clear()
+        assert await once.options(retry=REFUSED)(1) == pytest.approx(58)
+        begun.clear()
+        with pytest.raises(FunctionRaised):  # after three attempts
+            await deployment.refuse(5)
+        assert begun == ["refuse"] * 3
+        begun.clear()
+        assert await deployment.refuse.submit(2).result() == pytest.approx(57)
+        begun.clear()
+        assert (await deployment.refuse.ask(2)).result == pytest.approx(57)
+
+
+async def test_settings_that_change_apply_to_the_next_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with deployed(DeploymentSettings()) as (deployment, begun):
+        with pytest.raises(FunctionRaised):
+            await deployment.refuse(1)
+        await deployment.restart(settings=DeploymentSettings(retry=REFUSED))
+        begun.clear()
+        assert await deployment.refuse(1) == pytest.approx(58)
+
+
+async def test_a_call_waits_as_long_as_the_deployment_or_the_call_says(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = DeploymentSettings(queue_timeout=3, timeout=60)
+    async with deployed(settings) as (deployment, _), trio.open_nursery() as nursery:
+        nursery.start_soon(deployment.rest, 50)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await deployment.rest(1)
+        assert caught.value.delivered == "no"
+        assert trio.current_time() - begun == pytest.approx(3)
+        # The timeout counts from the slot, after 47 s in the queue.
+        assert await deployment.rest.options(queue_timeout=inf)(59) == 59
+
+
+async def test_a_retry_neither_extends_the_timeout_nor_takes_it_for_waiting(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = DeploymentSettings(queue_timeout=100, timeout=10, retry=REFUSED)
+    async with deployed(settings) as (deployment, _), trio.open_nursery() as nursery:
+        nursery.start_soon(deployment.rest.options(timeout=99), 50)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await deployment.refuse(2) == pytest.approx(7)
+        patient = RetryPolicy(
+            max_attempts=50, on=("ConnectionError",), idempotent=True, initial_seconds=0
+        )
+        begun = trio.current_time()
+        with pytest.raises((DeadlineExceeded, FunctionRaised)):
+            await deployment.refuse.options(retry=patient)(99)
+        assert trio.current_time() - begun == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "key"),
+    [
+        ({"retry": 3}, "retry"),
+        ({"queue_timeout": -1}, "queue_timeout"),
+        ({"queue_timeout": "5"}, "queue_timeout"),
+    ],
+)
+def test_wrong_settings_are_refused(mistake: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        DeploymentSettings(**mistake)  # type: ignore[arg-type]  # the mistake
+    assert caught.value.key == key
