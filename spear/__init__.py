@@ -14,6 +14,7 @@ from spear._version import __version__ as __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from spear._arrays import Array as Array
     from spear._errors import AuthenticationFailed as AuthenticationFailed
     from spear._errors import BrokenEntryPoint as BrokenEntryPoint
     from spear._errors import CallCancelled as CallCancelled
@@ -93,6 +94,7 @@ _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
 
 _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
+    "Array": "spear._arrays",
     "HostLimits": "spear._host_limits",
     "InstanceId": "spear._ids",
     "Instrument": "spear.telemetry",

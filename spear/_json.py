@@ -2,7 +2,8 @@
 
 Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "nan"}``, an integer of more
 digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``, a date
-is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. Such maps are read back. The
+is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. An array of numbers is lists
+of numbers; of other elements, ``{"$array": [dtype, shape, order, base64]}``. Such maps are read back. The
 command line and the gateway both write values in this way.
 """
 
@@ -11,11 +12,13 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import math
 import re
 import sys
 from math import inf, isfinite
 from typing import Final, NoReturn, final
 
+from ._arrays import Array
 from ._tagged import BY_NAME, CONTAINERS, MAP, TagBudget, TaggedType, tagged_type
 
 
@@ -88,11 +91,11 @@ class _Reader:
             return {key: value}
         if (row := BY_NAME.get(key)) is not None:
             return self._tagged(row, value)
+        if key == "$array" and isinstance(value, list):
+            return _read_array(value)
         if isinstance(value, str):
             if key == "$bytes":
-                if not value.isascii():
-                    raise _InvalidJson("$bytes is not Base64")
-                return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
+                return _read_bytes(value)
             if key == "$float" and value in ("nan", "inf", "-inf"):
                 return float(value)
             if key == "$int" and _HEXADECIMAL.fullmatch(value):
@@ -107,6 +110,23 @@ class _Reader:
             return row.read(content, self._budget)
         except ValueError as error:
             raise _InvalidJson(f"${row.name}: {error}") from None
+
+
+def _read_bytes(text: str) -> bytes:
+    if not text.isascii():
+        raise _InvalidJson("$bytes is not Base64")
+    return base64.b64decode(text, validate=True)  # binascii.Error is a ValueError
+
+
+def _read_array(parts: list[object]) -> Array:
+    match parts:
+        case [str() | list() as dtype, list() as shape, str() as order, str() as data]:
+            try:
+                return Array(_read_bytes(data), dtype, shape, order)
+            except ValueError as error:
+                raise _InvalidJson(f"$array: {error}") from None
+        case _:
+            raise _InvalidJson("$array is not a data type, a shape, an order and Base64")
 
 
 def load_json(text: str | bytes) -> object:
@@ -140,11 +160,28 @@ def too_many_digits() -> str:
 def _of_other(value: object) -> object:
     if isinstance(value, bytes | memoryview):
         return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, Array):
+        return _array_as_json(value)
     row = tagged_type(type(value))
     if row is None:
         raise TypeError(type(value).__qualname__)
     return {f"${row.name}": row.write(value)}
 
+
+def _array_as_json(array: Array) -> object:
+    if math.prod(array.shape) > MAX_ELEMENTS:
+        raise ValueError(
+            f"an array of {math.prod(array.shape)} elements; at most {MAX_ELEMENTS} become JSON: "
+            "ask for CBOR"
+        )
+    if array.has_numbers:
+        return array.tolist()
+    data = base64.b64encode(array.data).decode()
+    return {"$array": [array.fields or array.dtype, array.shape, array.order, data]}
+
+
+MAX_ELEMENTS: Final = 1 << 20
+"""Elements of the largest array that is written as JSON: lists of so many take 0.3 s to make."""
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_of_other)
 
@@ -197,6 +234,8 @@ def _as_json(value: object) -> object:
         if len(result) < len(pairs):
             raise ValueError("two keys of a map are the same in JSON")
         return result
+    if isinstance(value, Array):
+        return _as_json(_array_as_json(value))
     row = tagged_type(type(value))
     return value if row is None else {f"${row.name}": _as_json(row.write(value))}
 

@@ -8,7 +8,12 @@ view gets a view. This module has the interfaces of segments that the lower laye
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol, final
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol, final
+
+STEP_BYTES: Final = 1024 * 1024
+"""Bytes of memory that are copied or allocated in one step, between which other tasks run: 0.1 to 0.3 ms
+of copying, and 2 ms of allocating."""
 
 
 class Segment:
@@ -19,6 +24,9 @@ class Segment:
     """
 
     __slots__ = ("__weakref__",)
+
+    is_shared = True
+    """Whether the receiver gets a view of the payload if it can; otherwise the receiver gets bytes."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -32,8 +40,34 @@ class Segment:
     def as_bytes(self) -> bytes:
         """Return a copy of the payload. Call this once, and do not use the segment afterwards."""
 
+    async def settle(self, *, as_bytes: bool) -> None:
+        """Make sure that :meth:`as_view` or :meth:`as_bytes` takes no time for a large payload."""
+
+    def copy_in_steps(self, target: memoryview) -> Iterator[None]:
+        """Copy the payload to the beginning of ``target``; yield after each step but the last.
+
+        Raises:
+            OSError: the payload's memory cannot be read.
+        """
+        return copy_in_steps([self.as_view()], target)
+
     def __bytes__(self) -> bytes:
         return self.as_bytes()
+
+
+def copy_in_steps(pieces: Iterable[bytes | memoryview], target: memoryview) -> Iterator[None]:
+    """Copy pieces of bytes to ``target``, one after the other; yield before each further STEP_BYTES."""
+    at = since = 0
+    for piece in pieces:
+        with memoryview(piece) as view:
+            for start in range(0, len(view), STEP_BYTES):
+                part = view[start : start + STEP_BYTES]
+                if since + len(part) > STEP_BYTES:
+                    yield
+                    since = 0
+                target[at : at + len(part)] = part
+                at += len(part)
+                since += len(part)
 
 
 @final

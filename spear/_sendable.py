@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias, final
 
+from ._arrays import is_array
 from ._tagged import names_of, tagged_type
 from ._unfolding import Fields, Unfold, unfold_of
 from ._util import text_of
@@ -46,6 +47,9 @@ _ADVICE: Final = {
     "numpy.void": "a list, such as .item()",
     "numpy.generic": "a number, such as float(value)",  # of more digits than a float has
     "pandas.DataFrame": "a list of dicts, such as .to_dict('records')",
+    "pandas.Series": "an array, such as .to_numpy()",
+    "pandas.Index": "an array, such as .to_numpy()",
+    "torch.Tensor": "an array, such as .numpy()",
     "pandas.NAType": "None",
     "pandas.NaTType": "None",
     "pydantic._SecretBase": "the secret itself, such as .get_secret_value()",
@@ -85,7 +89,7 @@ class CannotSend(Exception):
 
 
 class NotPlain(Exception):
-    """A value holds one of a tagged type, or a map with a number for a key."""
+    """A value holds one of a tagged type, an array, or a map with a number for a key."""
 
 
 # Written for speed: it takes a quarter of the time of encoding the value.
@@ -208,7 +212,7 @@ def _check_other(value: object, levels: int, skip: Skip) -> None:
         return
     elif isinstance(value, Mapping):
         _check_map(value, levels, skip)
-    elif isinstance(value, Sequence) and not isinstance(value, memoryview):
+    elif isinstance(value, Sequence) and not is_buffer(value):
         _check_items(value, levels, skip)
     elif isinstance(value, Enum):
         check_sendable(value.value, levels, skip)
@@ -216,11 +220,18 @@ def _check_other(value: object, levels: int, skip: Skip) -> None:
         _check_object(value, levels, skip)
 
 
+def is_buffer(value: Sequence[object]) -> bool:
+    """Return whether a sequence is a view of memory, or an array of numbers, and not sent as a list."""
+    return not isinstance(value, list | tuple) and (
+        isinstance(value, memoryview) or is_array(value)
+    )
+
+
 def _check_object(value: object, levels: int, skip: Skip) -> None:
     cls = type(value)
     unfold = unfold_of(cls)
     if unfold is None:
-        if tagged_type(cls) is not None:
+        if tagged_type(cls) is not None or is_array(value):
             raise NotPlain
         raise cannot_send(value)
     if not levels:
@@ -250,9 +261,10 @@ def unfolded(value: object, unfold: Unfold) -> tuple[object, dict[str, str]]:
         raise CannotSend(what, "one with all of its fields") from error
 
 
-def cannot_send(value: object) -> CannotSend:
-    """Return the error for a value whose type cannot be sent."""
-    return CannotSend(f"a value of type {type(value).__qualname__}", _advice_for(value))
+def cannot_send(value: object, why: str = "") -> CannotSend:
+    """Return the error for a value that cannot be sent, because of its type or another reason."""
+    what = f"a value of type {type(value).__qualname__}{f' ({why})' if why else ''}"
+    return CannotSend(what, _advice_for(value))
 
 
 def _advice_for(value: object) -> str:

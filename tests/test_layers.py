@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LEAVES = frozenset(
     {
+        "_arrays",
         "_directories",
         "_entry_points",
         "_error_objects",
@@ -57,8 +58,8 @@ the functions that take resources away from forked children."""
 BELOW_LEAVES: Final = {
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
-    "_json": ("_tagged",),
-    "_sendable": ("_tagged", "_unfolding", "_util"),
+    "_json": ("_arrays", "_tagged"),
+    "_sendable": ("_arrays", "_tagged", "_unfolding", "_util"),
     "_tagged": ("_scalars",),
     "_unfolding": ("_tagged",),
 }

@@ -35,7 +35,7 @@ def decode_arguments_untrusted(
         return [payload], {}
     if payload == NO_ARGUMENTS:
         return [], {}
-    arguments = decode_value_untrusted(bytes(payload))  # no copy if the payload is bytes already
+    arguments = decode_value_untrusted(payload)
     if type(arguments) is list and len(arguments) == 2:
         positional, keywords = arguments
         if (

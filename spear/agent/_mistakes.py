@@ -90,7 +90,6 @@ _ADVICE: Final = {
     "collections.Counter": ("dict", "{}()"),
     "_io.BytesIO": ("bytes", "{}()"),
     "_io.StringIO": ("str", "{}()"),
-    "numpy.ndarray": ("list", "numpy.array()"),
     "numpy.datetime64": ("str", "numpy.{}()"),
     "numpy.generic": ("float", "numpy.{}()"),
     "pandas.DataFrame": ("list", "{}()"),

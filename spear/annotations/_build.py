@@ -21,6 +21,8 @@ numpy scalar class                        a number in its range
 ``Decimal`` ``UUID``                      such a value, or text; an int for ``Decimal``
 ``complex``                               a complex or real number, or a list of two
 ``pathlib`` paths                         a path, or text
+``spear.Array``                           an array
+numpy's ``ndarray``, ``NDArray[...]``     an array, or lists of numbers → an ndarray
 another class                             an instance of the class, which no decoded value can be:
                                           see ``spear.agent``
 none, ``Any``, ``object``, an annotation  any value
@@ -38,6 +40,7 @@ import typing
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from ._arrays import array_check
 from ._check import Build, Check
 from ._containers import container_check, union_check
 from ._models import model_check, numpy_scalar_check, struct_check
@@ -57,6 +60,7 @@ _MAKERS: Final[tuple[MakeCheck, ...]] = (
     model_check,
     struct_check,
     numpy_scalar_check,
+    array_check,
     structure_check,
     instance_check,  # last: it makes a check for almost every class
 )

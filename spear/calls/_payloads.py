@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from spear._errors import InvalidArguments, Overloaded, Rejected, RemoteProtocolError
 from spear._segments import Segment
 from spear._sendable import CannotSend
-from spear.wire import TooManyItems, Value, decode_result, encode_sendable
+from spear.wire import Bundle, TooManyItems, Value, decode_result, encode_sendable
 
 if TYPE_CHECKING:
     from spear.wire import Payload
@@ -25,8 +25,9 @@ def heap_bytes(payload: Payload) -> int:
     """Return the bytes of memory that a payload holds.
 
     A segment counts as 0: its memory is the caller's, or a peer's, whose segments have their own bounds.
+    Arrays count, because nothing else bounds them.
     """
-    return 0 if isinstance(payload, Segment) else len(payload)
+    return 0 if isinstance(payload, Segment) and type(payload) is not Bundle else len(payload)
 
 
 def expect_bytes(whose: str, held: int, more: int, most: int) -> None:

@@ -7,6 +7,11 @@ and an agent in any concurrency style can use it. ``docs/wire.md`` is the normat
 from ._bootstrap import BOOTSTRAP_VERSION as BOOTSTRAP_VERSION
 from ._bootstrap import BootstrapRecord as BootstrapRecord
 from ._bootstrap import OfferedAddress as OfferedAddress
+from ._bundles import ALIGNMENT as ALIGNMENT
+from ._bundles import ARRAY_TAG as ARRAY_TAG
+from ._bundles import BUNDLE_TAG as BUNDLE_TAG
+from ._bundles import BUNDLED_BYTES as BUNDLED_BYTES
+from ._bundles import Bundle as Bundle
 from ._calls import MESSAGES_ID as MESSAGES_ID
 from ._calls import Call as Call
 from ._calls import CalleeSide as CalleeSide

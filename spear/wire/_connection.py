@@ -31,6 +31,7 @@ from spear._errors import (
 from spear._limits import WireLimits
 from spear._segments import Segment
 
+from ._bundles import Bundle
 from ._calls import Call, CalleeSide, CallerSide, MessageStream
 from ._conduct import PeerConduct
 from ._credit import ITEM_OVERHEAD_BYTES, Windows
@@ -365,7 +366,7 @@ class Connection:
         if not isinstance(payload, Segment):
             return self._in_bytes(payload), flags
         lent = payload if self._sink.may_lend(payload) else payload.as_view()
-        return lent, flags | SHARED
+        return lent, flags | SHARED if payload.is_shared else flags
 
     def _in_bytes(self, payload: Payload) -> Buffer:
         """Return the payload as a buffer whose length is in bytes. Raises TypeError if it is no buffer.
@@ -373,16 +374,21 @@ class Connection:
         Raises:
             LocalProtocolError: the payload holds tags that the peer does not decode.
         """
+        if isinstance(payload, TaggedBytes | Bundle):
+            self.expect_types()
         if isinstance(payload, Segment):
             return payload.as_view()
-        if isinstance(payload, TaggedBytes) and not self.takes_types:
-            raise LocalProtocolError(
-                "the peer does not support dates, decimals, sets, maps with integer keys and other "
-                "tagged values",
-                code="types_not_supported",
-            )
         # A memoryview of a bytearray would stop the caller from resizing it.
         return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
+
+    def expect_types(self) -> None:
+        """Raise LocalProtocolError if the peer does not decode tags."""
+        if not self.takes_types:
+            raise LocalProtocolError(
+                "the peer does not support dates, decimals, sets, maps with integer keys, arrays and "
+                "other tagged values",
+                code="types_not_supported",
+            )
 
     def fail(self, call: CalleeSide, failure: CallFailed) -> None:
         """Send a failure, the final frame of a call. Raises LocalProtocolError if it has had one."""
@@ -582,7 +588,8 @@ class Connection:
         in_segment, flags = bool(flags & SEGMENT), flags & ~SEGMENT
         if in_segment and type_ == _ITEM:
             raise RemoteProtocolError("an item must not be in a segment")
-        if in_segment and not flags & SHARED and size > self._limits.max_message_bytes:
+        is_copied = in_segment and not flags & SHARED
+        if is_copied and size > self._limits.max_message_bytes and not self.takes_types:
             raise RemoteProtocolError(
                 f"a segment of {size} bytes is too large to copy; "
                 f"at most {self._limits.max_message_bytes} bytes are allowed"

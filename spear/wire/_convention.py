@@ -20,7 +20,7 @@ bytes and bytearrays, but no memoryviews.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 from spear._errors import InvalidArguments
 from spear._segments import Segment
@@ -35,6 +35,7 @@ from spear._sendable import (
 )
 from spear._unfolding import unfold_of
 
+from ._bundles import Bundle
 from ._frames import Payload, TaggedBytes
 from ._tags import Lowering
 from ._values import Value, decode_value_untrusted, encode_value
@@ -69,7 +70,7 @@ def encode_call(
     Raises:
         InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
-    if len(positional) == 1 and not keywords and isinstance(positional[0], _RAW):
+    if len(positional) == 1 and not keywords and _is_raw(positional[0]):
         return _as_payload(positional[0]), False  # raw bytes need no check
     try:
         check_arguments(positional, keywords)
@@ -94,7 +95,7 @@ def _not_sendable(function: str, fault: CannotSend) -> InvalidArguments:
 
 def _encode_tagged_call(
     function: str, positional: Sequence[object], keywords: Mapping[str, object]
-) -> TaggedBytes:
+) -> Payload:
     """Encode arguments that are not plain. Raises InvalidArguments."""
     lowering = Lowering()
     levels = MAX_LEVELS - 2  # arguments travel as a list in a list
@@ -114,7 +115,12 @@ def _encode_tagged_call(
                 raise fault.inside(name if fault.path else f"{name}=...") from None
     except CannotSend as fault:
         raise _not_sendable(function, fault) from None
-    return TaggedBytes(encode_value([items, entries]))
+    return _encode_lowered([items, entries], lowering)
+
+
+def _encode_lowered(lowered: object, lowering: Lowering) -> TaggedBytes | Bundle:
+    encoded = encode_value(lowered)
+    return Bundle(encoded, lowering.memory) if lowering.memory.views else TaggedBytes(encoded)
 
 
 def encode_result(result: object) -> tuple[Payload, bool]:
@@ -135,23 +141,30 @@ def encode_result(result: object) -> tuple[Payload, bool]:
 def encode_sendable(result: object) -> tuple[Payload, bool]:
     """Encode a result or item that a user made. Raises CannotSend, which names the faulty part."""
     try:
-        if not isinstance(result, memoryview | Segment):  # can only be sent alone
+        if not _is_raw(result):  # views and segments can only be sent alone
             check_sendable(result)
         return encode_result(result)
     except NotPlain:
-        lowered = Lowering().lower(result, MAX_LEVELS)
-        return TaggedBytes(encode_value(lowered)), True
+        lowering = Lowering()
+        return _encode_lowered(lowering.lower(result, MAX_LEVELS), lowering), True
     except (TypeError, ValueError):
         check_text(result)
         raise  # pragma: no cover  # check_text() has raised for the fault
 
 
 def encode_alone(value: object) -> bytes:
-    """Encode a value as one CBOR item, bytes included. Raises CannotSend."""
+    """Encode a value as one CBOR item, bytes and the memory of arrays included. Raises CannotSend."""
     payload, is_cbor = encode_sendable([value])
     assert is_cbor
+    if isinstance(payload, Bundle):
+        payload = encode_value(Lowering(is_alone=True).lower([value], MAX_LEVELS))
     assert isinstance(payload, bytes)
     return payload[1:]  # without the head of a list of one item
+
+
+def _is_raw(value: object) -> TypeGuard[Payload]:
+    """Return whether a value that is alone is sent as bytes; a view of larger items is an array."""
+    return isinstance(value, _RAW) and (not isinstance(value, memoryview) or value.itemsize == 1)
 
 
 def _as_payload(buffer: Payload) -> Payload:
@@ -179,4 +192,4 @@ def decode_result(payload: bytes | memoryview, is_cbor: bool) -> Value:
         return payload
     if payload == NONE:
         return None
-    return decode_value_untrusted(payload if type(payload) is bytes else bytes(payload))
+    return decode_value_untrusted(payload)

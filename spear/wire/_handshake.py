@@ -50,7 +50,8 @@ SEGMENTS: Final = "segments"
 """The feature of passing large payloads as file descriptors of sealed memory files."""
 
 TYPES: Final = "types"
-"""The feature of decoding the tags of ``spear._tagged``: dates, decimals, sets and others."""
+"""The feature of decoding the tags of ``spear._tagged`` and those of arrays. With segments, also that of
+copying large payloads that are passed in memory which its sender writes to again."""
 
 
 @final

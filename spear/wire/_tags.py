@@ -14,11 +14,13 @@ from typing import Final, final
 
 from cbor2 import CBORTag
 
+from spear._arrays import NotAnArray, as_array, is_array
 from spear._scalars import Unsuitable
 from spear._sendable import (
     CannotSend,
     cannot_send,
     check_unicode,
+    is_buffer,
     shown_key,
     too_deep,
     unfolded,
@@ -26,6 +28,8 @@ from spear._sendable import (
 )
 from spear._tagged import KEY_NUMBERS, MAP, UNHASHABLE_TAGS, TagBudget, TaggedType, tagged_type
 from spear._unfolding import unfold_of
+
+from ._bundles import ARRAY_TAG, LEVELS_OF_ARRAY, LEVELS_OF_FIELDS, ArrayMemory, array_content
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, bytes, bytearray})
 _PLAIN_CLASSES: Final = (int, float, bytes, bytearray)
@@ -36,11 +40,19 @@ class Lowering:
     """A conversion of one value, with a count of what its tagged values cost the peer.
 
     Tagged values become tags, enums their values, data classes maps.
+
+    Args:
+        is_alone: whether the memory of arrays has to be a part of the value, however large.
+
+    Attributes:
+        memory: the memory of the value's large arrays.
     """
 
-    __slots__ = ("_budget",)
+    __slots__ = ("_budget", "_is_alone", "memory")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_alone: bool = False) -> None:
+        self._is_alone = is_alone
+        self.memory = ArrayMemory()
         self._budget = TagBudget()
 
     def lower(self, value: object, levels: int) -> object:
@@ -68,13 +80,13 @@ class Lowering:
             return value
         if isinstance(value, Mapping):
             return self._map(value, levels)
-        if isinstance(value, Sequence) and not isinstance(value, memoryview):
+        if isinstance(value, Sequence) and not is_buffer(value):
             return self._items(value, levels)
         if isinstance(value, Enum):
             return self.lower(value.value, levels)
         unfold = unfold_of(kind)
         if unfold is None:
-            raise cannot_send(value)
+            return self._array(value, levels)
         if not levels:
             raise too_deep()
         plain, names = unfolded(value, unfold)
@@ -136,6 +148,19 @@ class Lowering:
             return CBORTag(tag, self._members(value, levels - 1))
         self._spend()
         return CBORTag(tag, self.lower(content, levels - 1))
+
+    def _array(self, value: object, levels: int) -> CBORTag:
+        """Return a value that is neither plain nor in the table as an array. Raises CannotSend."""
+        if not is_array(value):
+            raise cannot_send(value)
+        try:
+            array = as_array(value)
+        except NotAnArray as fault:
+            raise cannot_send(value, str(fault)) from None
+        if levels < LEVELS_OF_FIELDS if array.fields else levels < LEVELS_OF_ARRAY:
+            raise too_deep()
+        self._spend()
+        return CBORTag(ARRAY_TAG, array_content(array, None if self._is_alone else self.memory))
 
     def _members(self, members: AbstractSet[object], levels: int) -> list[object]:
         if not levels:

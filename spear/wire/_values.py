@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import cbor2
 
+from spear._arrays import Array
 from spear._tagged import BY_TAG, CONTAINERS, Restore, TagBudget
+
+from ._bundles import ARRAY_TAG, restore_array, split_untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 Value: TypeAlias = (
     "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | "
-    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | TaggedScalar | None"
+    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | TaggedScalar | "
+    "Array | None"
 )
 """A decoded value; a memoryview, of shared memory, occurs only at the top level."""
 
@@ -92,8 +96,12 @@ def encode_value(value: object, unfold: Callable[[object], object] | None = None
         raise TypeError(str(cause if isinstance(cause, TypeError) else error)) from error
 
 
-def decode_value_untrusted(payload: bytes) -> Value:
-    """Decode a payload, which must be exactly one value. Raises ValueError, or TooManyItems."""
+def decode_value_untrusted(payload: bytes | memoryview) -> Value:
+    """Decode a payload, which must be exactly one value. Raises ValueError, or TooManyItems.
+
+    Large arrays are views of the payload.
+    """
+    payload, memory = split_untrusted(payload)
     if len(payload) > MAX_VALUE_ITEMS and _has_too_many_items(payload):
         raise TooManyItems(
             f"the value has more than {MAX_VALUE_ITEMS} items: send bytes, a stream of smaller values, "
@@ -110,7 +118,7 @@ def decode_value_untrusted(payload: bytes) -> Value:
             if type(error.__cause__) is not _TagFound:
                 raise
             source.seek(0)
-            value = _decode(source, _tag_decoders())
+            value = _decode(source, _tag_decoders(memory))
     except cbor2.CBORError as error:
         raise ValueError(f"not a valid value: {error.__cause__ or error}") from error
     finally:
@@ -194,12 +202,20 @@ def _stop(*_: object) -> object:
 
 
 _REFUSED: Final = {tag: _refuse for tag in _KNOWN_TO_CBOR2 if tag not in BY_TAG}
-_STOP: Final = _REFUSED | dict.fromkeys(BY_TAG, _stop)
+_STOP: Final = _REFUSED | dict.fromkeys((*BY_TAG, ARRAY_TAG), _stop)
 
 
-def _tag_decoders() -> dict[int, TagDecoder]:
-    """Return decoders for the tags of one value, which count what they cost together."""
+def _tag_decoders(memory: memoryview | None) -> dict[int, TagDecoder]:
+    """Return decoders for the tags of one value, which count what they cost together.
+
+    Args:
+        memory: the memory of the value's large arrays; None if the value is in no bundle.
+    """
     budget = TagBudget()
+
+    def array(content: object, _: bool) -> object:
+        budget.spend()
+        return restore_array(content, memory)
 
     def decoder(restore: Restore) -> TagDecoder:
         def decode(content: object, _: bool) -> object:
@@ -208,4 +224,5 @@ def _tag_decoders() -> dict[int, TagDecoder]:
 
         return decode
 
-    return _REFUSED | {tag: decoder(restore) for tag, restore in BY_TAG.items()}
+    decoders = {tag: decoder(restore) for tag, restore in BY_TAG.items()}
+    return _REFUSED | decoders | {ARRAY_TAG: array}

@@ -16,6 +16,7 @@ import trio.testing
 
 from spear import (
     Agent,
+    Array,
     ConfigurationError,
     DeadlineExceeded,
     FunctionRaised,
@@ -222,10 +223,12 @@ async def test_any_buffer_is_bytes(buffer: bytearray | memoryview) -> None:
         assert await deployment.echo(buffer) == b"abcd"
 
 
-async def test_a_buffer_of_numbers_travels_whole() -> None:
+async def test_a_buffer_of_numbers_arrives_as_an_array() -> None:
     numbers = array.array("i", [1, 2, 3])
     async with deployed(Probe().agent) as deployment:
-        assert await deployment.echo(memoryview(numbers)) == numbers.tobytes()
+        result = await deployment.echo(memoryview(numbers))
+        assert isinstance(result, Array)
+        assert result.tolist() == [1, 2, 3]
 
 
 class Size(enum.Enum):
