@@ -107,9 +107,9 @@ class WireLimits:
     """Payloads from this size on are copied into a segment of a pool, instead of being written to the
     socket: the other side then copies them once, or not at all. Below this size the socket is faster."""
 
-    segment_pool_bytes: int = 8 * MIB
-    """All segments in the pool of one channel, in use or not; a single one takes half at most. Larger
-    payloads go through the socket, because copying them in one go would hold up all other tasks."""
+    segment_pool_bytes: int = 256 * MIB
+    """Memory that one channel keeps for large payloads to come, in each direction: a new segment costs
+    ten times as much as a copy into one that is kept. Twice 100 MB fit in."""
 
     segment_pool_seconds: float = 10.0
     """Time that an unused segment stays in the pool."""

@@ -115,7 +115,9 @@ class RegisteredFunction(ABC):
     @staticmethod
     def _in_place(call: InboundCall, binder: Binder) -> bytes | memoryview:
         """Return a payload in shared memory: as a view if function or caller ask for it, or as a copy."""
-        if call.is_cbor or binder.raw is bytes:
+        if call.is_cbor:  # a value with large arrays, which become views
+            return call.view() if call.is_shared else call.payload
+        if binder.raw is bytes:
             return call.payload
         if call.is_shared or binder.raw in (memoryview, bytearray):
             return call.view()

@@ -75,8 +75,7 @@ async def perform(
         payload, is_cbor: the encoded arguments, and whether they are CBOR; otherwise raw bytes.
         begun, deadline: when the call began, and when it expires, in Trio's time.
         tally: is notified of the end of the call, with or without a failure.
-        reports: is handed reports of progress; may be None.
-        execution: is notified of the instance that gets the call; may be None.
+        reports, execution: are handed reports of progress, and the instance that gets the call; or None.
         run_seconds: seconds for the call once it has a slot; ``deadline`` then limits the wait for it.
     """
     attempts, now = 0, begun
@@ -84,8 +83,7 @@ async def perform(
         if deadline <= begun:  # a `move_on_after` around must move on: no DeadlineExceeded
             await checkpoint()
         while True:
-            choice = chooser.pick(call)
-            if choice is None:
+            if (choice := chooser.pick(call)) is None:
                 choice = await wait_for_capacity(chooser, call, begun, deadline, execution)
                 now = chooser.clock()
             callee, target = choice
@@ -115,6 +113,8 @@ async def perform(
                     await explain(chooser, call.function, error, callee, begun, deadline, arrived)
                     raise
             now = chooser.clock()
+        if response.is_segment:
+            await response.settle()
     except BaseException as error:
         tally.ended(chooser.clock() - begun, error)
         raise

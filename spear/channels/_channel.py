@@ -42,6 +42,7 @@ from spear.wire import (
     NO_DEADLINE,
     REPLY_STREAM,
     STREAM,
+    Bundle,
     CallState,
     Connection,
     ConnectionState,
@@ -66,6 +67,7 @@ from ._slots import SlotQueue
 from ._statistics import ChannelStatistics, Counters
 from ._streams import ItemOutlet, ItemQueue, ItemSender, wake_all
 from ._workers import Workers
+from .segments import PlacedPayload
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -267,18 +269,26 @@ class CommunicationChannel:
         head = None
         if metadata is not None or key is not None or function not in self.functions:
             head = self._head(function, metadata, key)
-        if isinstance(payload, Segment):
-            now = await self._get_ready(payload, deadline)
         connection = self.connection
-        if connection.outbound_open >= connection.peer.max_calls or self._slots.waiting:
-            await self._slots.wait(deadline)
+        if isinstance(payload, Segment) or len(payload) > connection.peer.max_message_bytes:
+            payload = await self._placed(payload, deadline)
             now = self._clock()
-        if on_progress is not None:
-            reported = ReportedCall(self, current_task(), function, now, deadline, on_progress)
-            self._start(reported, function, now, deadline, payload, CBOR if is_cbor else 0, head)
-            return await reported.follow()
-        call = OutboundCall(self, current_task(), function, now, deadline)
-        self._start(call, function, now, deadline, payload, CBOR if is_cbor else 0, head)
+        try:
+            if connection.outbound_open >= connection.peer.max_calls or self._slots.waiting:
+                await self._slots.wait(deadline)
+                now = self._clock()
+            if on_progress is not None:
+                reported = ReportedCall(self, current_task(), function, now, deadline, on_progress)
+                self._start(
+                    reported, function, now, deadline, payload, CBOR if is_cbor else 0, head
+                )
+                return await reported.follow()
+            call = OutboundCall(self, current_task(), function, now, deadline)
+            self._start(call, function, now, deadline, payload, CBOR if is_cbor else 0, head)
+        except BaseException:
+            if isinstance(payload, PlacedPayload):
+                payload.close()
+            raise
         response: ExecutionResponse = await wait_task_rescheduled(call.abort)
         return response
 
@@ -302,6 +312,7 @@ class CommunicationChannel:
         connection = self.connection
         if (
             type(payload) is not bytes
+            or len(payload) > connection.peer.max_message_bytes
             or function not in self.functions
             or connection.outbound_open >= connection.peer.max_calls
             or self._slots.waiting
@@ -342,12 +353,17 @@ class CommunicationChannel:
         head = None
         if metadata is not None or function not in self.functions:
             head = self._head(function, metadata, None)
-        if isinstance(payload, Segment):
-            await self._get_ready(payload, deadline)
-        await self._slots.wait(deadline)
-        now = self._clock()
-        stream = CallStream(self, function, now, deadline)
-        self._start(stream, function, now, deadline, payload, flags, head)
+        if isinstance(payload, Segment) or len(payload) > self.connection.peer.max_message_bytes:
+            payload = await self._placed(payload, deadline)
+        try:
+            await self._slots.wait(deadline)
+            now = self._clock()
+            stream = CallStream(self, function, now, deadline)
+            self._start(stream, function, now, deadline, payload, flags, head)
+        except BaseException:
+            if isinstance(payload, PlacedPayload):
+                payload.close()
+            raise
         try:
             yield stream
         finally:
@@ -360,13 +376,25 @@ class CommunicationChannel:
         expect_timeout(timeout)
         return timeout
 
-    async def _get_ready(self, payload: Segment, deadline: float) -> float:
-        """Wait until a segment can be handed over, if the connection allows it; return Trio's time."""
+    async def _placed(self, payload: Payload, deadline: float) -> Payload:
+        """Return a payload in the form in which this connection sends it best; wait until it can be.
+
+        Raises:
+            Overloaded: the peer has not released enough of our memory by the deadline.
+            LocalProtocolError: the payload is too large for the peer.
+        """
         lender = self._pipe.segments.lender
-        if lender is not None and len(payload) >= lender.least_bytes:
-            with trio.CancelScope(deadline=deadline):
-                await lender.get_ready()
-        return self._clock()
+        if isinstance(payload, Bundle):
+            self.connection.expect_types()
+        if lender is None:
+            return payload.as_bytes() if isinstance(payload, Bundle) else payload
+        with trio.CancelScope(deadline=deadline):
+            if isinstance(payload, Segment):
+                return await lender.place(payload)
+            return await lender.place_bytes(payload)
+        if lender.is_crowded:
+            raise lender.crowded()
+        return b""  # the deadline has passed, as _start() will find
 
     def _start(
         self,

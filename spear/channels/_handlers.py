@@ -17,7 +17,9 @@ from spear._errors import (
 )
 from spear._segments import Segment
 from spear._util import leaves_of, name_of, text_of
-from spear.wire import CBOR, Connection, ConnectionState, Head, Payload
+from spear.wire import CBOR, Buffer, Bundle, Connection, ConnectionState, Head, Payload
+
+from .segments import PlacedPayload
 
 if TYPE_CHECKING:
     from ._calls import InboundCall
@@ -39,6 +41,15 @@ class Service(Protocol):
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
         """Run a call; return its result's bytes, and whether they are CBOR. May raise CallFailed."""
+
+
+def _unsupported(error: LocalProtocolError) -> FunctionRaised:
+    return FunctionRaised(f"{error}: return text, numbers and lists", type_name="TypeError")
+
+
+def _too_large(error: LocalProtocolError) -> Rejected:
+    advice = f"{error}; send the result in parts, as a stream"
+    return Rejected(advice, code="result_too_large", delivered="yes")
 
 
 @final
@@ -93,7 +104,9 @@ class Handlers:
                 raise call.cancelled
             payload, is_cbor = await self._handle(call)
             if isinstance(payload, Segment):
-                await self._get_ready(payload)
+                payload = await self._placed(payload)
+            elif len(payload) > self._connection.peer.max_message_bytes:
+                payload = await self._placed_bytes(payload)
             if self._connection.state is not _CLOSED:
                 micros = int((self._clock() - call.started) * 1e6)
                 if micros > MAX_MICROS:
@@ -103,12 +116,11 @@ class Handlers:
                     self._counters.messages_sent += 1
                 except LocalProtocolError as error:
                     if error.code == "types_not_supported":
-                        raise FunctionRaised(
-                            f"{error}: return text, numbers and lists", type_name="TypeError"
-                        ) from None
+                        raise _unsupported(error) from None
                     # The only other fault is the size of the result.
-                    advice = f"{error}; send the result in parts, as a stream"
-                    self._fail(call, Rejected(advice, code="result_too_large", delivered="yes"))
+                    self._fail(call, _too_large(error))
+            if isinstance(payload, PlacedPayload):
+                payload.close()  # unless it was sent
         except CallFailed as failure:
             self._fail(call, failure)
         except trio.Cancelled:
@@ -129,10 +141,28 @@ class Handlers:
         finally:
             call.discard_items()
 
-    async def _get_ready(self, result: Segment) -> None:
-        """Wait until a segment can be handed over, if the connection allows it."""
-        if self._lender is not None and len(result) >= self._lender.least_bytes:
-            await self._lender.get_ready()
+    async def _placed(self, result: Segment) -> Payload:
+        """Return a result in the form in which the connection sends it best; wait until it can be."""
+        if isinstance(result, Bundle):
+            try:
+                self._connection.expect_types()
+            except LocalProtocolError as error:
+                raise _unsupported(error) from None
+        if self._lender is None:
+            return result.as_bytes() if isinstance(result, Bundle) else result
+        try:
+            return await self._lender.place(result)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
+
+    async def _placed_bytes(self, result: Buffer) -> Payload:
+        """Return a result that is too large for a message in a segment, if possible."""
+        if self._lender is None:
+            return result
+        try:
+            return await self._lender.place_bytes(result)
+        except LocalProtocolError as error:
+            raise _too_large(error) from None
 
     def _fail(self, call: InboundCall, failure: CallFailed) -> None:
         if self._connection.state is not _CLOSED:

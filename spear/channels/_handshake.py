@@ -109,7 +109,7 @@ async def admit_agent(
         pipe.flush()
         connection.open(request.limits, takes_types=TYPES in features)
         if SEGMENTS in features:
-            pipe.segments.agree(request.limits, trusts=False)
+            pipe.segments.agree(request.limits, trusts=False, copies=TYPES in features)
         return Login(request, proven[0], derive_session(proven[0], nonce, request.nonce))
     connection.send_control(Kind.AUTH_REFUSED, head=REFUSAL)
     await pipe.drain()
@@ -186,7 +186,7 @@ async def _log_in(
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
     connection.open(accepted.limits, takes_types=TYPES in accepted.features)
     if SEGMENTS in accepted.features and SEGMENTS in request.features:
-        pipe.segments.agree(accepted.limits, trusts=True)
+        pipe.segments.agree(accepted.limits, trusts=True, copies=TYPES in accepted.features)
     return Login(request, secret, derive_session(secret, challenge.nonce, nonce))
 
 

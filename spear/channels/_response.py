@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
+import trio
+
 from spear._errors import CallFailed
 from spear._segments import Segment, SharedBytes
 from spear.wire import CBOR, SHARED, Payload, Received
@@ -26,6 +28,27 @@ class ExecutionResponse:
         self._micros = micros
 
     @property
+    def is_segment(self) -> bool:
+        """Whether the result lies in shared memory."""
+        return type(self._received) is not bytes
+
+    async def settle(self) -> None:
+        """Copy a large result that must be copied, while other tasks run.
+
+        If cancelled, the result is as before. A checkpoint.
+
+        Raises:
+            CallFailed: the shared memory cannot be read.
+        """
+        await trio.lowlevel.checkpoint()
+        received = self._received
+        if isinstance(received, Segment):
+            try:
+                await received.settle(as_bytes=not self._flags & SHARED)
+            except OSError as error:
+                raise _cannot_be_read(error) from error
+
+    @property
     def payload(self) -> bytes | memoryview:
         """The result as bytes; a read-only view if the function returned a ``SharedBuffer``.
 
@@ -39,8 +62,7 @@ class ExecutionResponse:
             try:
                 received = received.as_view() if self._flags & SHARED else received.as_bytes()
             except OSError as error:
-                why = f"cannot read the result in shared memory: {error.strerror}"
-                raise CallFailed(why, delivered="yes") from error
+                raise _cannot_be_read(error) from error
         elif type(received) is bytes:
             received = memoryview(received)
         self._received = received
@@ -61,3 +83,8 @@ class ExecutionResponse:
 
     def __repr__(self) -> str:
         return f"<ExecutionResponse {len(self._received)} bytes in {self.execution_seconds:.6f} s>"
+
+
+def _cannot_be_read(error: OSError) -> CallFailed:
+    why = f"cannot read the result in shared memory: {error.strerror}"
+    return CallFailed(why, delivered="yes")

@@ -58,7 +58,9 @@ async def test_r6_calls(open_pair: OpenPair) -> None:
     functions = Functions({"echo": echo})
     async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
         with assert_checkpoints():
-            await host.request("echo", b"x")
+            response = await host.request("echo", b"x")
+        with assert_checkpoints():
+            await response.settle()
         with assert_checkpoints():
             await host.send(b"message")
         await park()

@@ -140,7 +140,9 @@ async def full() -> None:
 
 @app.function
 async def too_large() -> bytes:
-    return bytes(spear.WireLimits().max_message_bytes + 1)
+    return bytes(
+        spear.WireLimits().max_segment_bytes + 1
+    )  # zeros take no memory before they are read
 
 
 @app.function

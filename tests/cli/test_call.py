@@ -212,7 +212,7 @@ def test_a_reader_that_pauses_does_not_stop_the_rest(terminal: Terminal) -> None
         (["shop.py:wait", "--timeout", "0.05"], 5, "spear: wait took longer than 0.05 s"),
         (["shop.py:crash"], 7, "process:shop-1#1 exited with status 3"),
         (["shop.py:full"], 8, "no room"),
-        (["shop.py:too_large"], 9, "the result has 33554433 bytes"),
+        (["shop.py:too_large"], 9, "the payload has 1073741825 bytes"),
         (["missing.py:price"], 2, "missing.py was not found or is not readable"),
         (["missing.module:price"], 6, "process:module-1#1 did not start"),
     ],

@@ -11,6 +11,7 @@ from ._handover import SegmentHandover as SegmentHandover
 from ._handover import SocketHandover as SocketHandover
 from ._lending import LEAST_SHARED_BYTES as LEAST_SHARED_BYTES
 from ._lending import Lent as Lent
+from ._lending import PlacedPayload as PlacedPayload
 from ._lending import SegmentLender as SegmentLender
 from ._memory_files import SharedBuffer as SharedBuffer
 from ._pool import WORTH_KEEPING as WORTH_KEEPING

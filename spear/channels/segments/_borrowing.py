@@ -16,6 +16,7 @@ import trio
 from spear._errors import RemoteProtocolError
 from spear._segments import Segment
 
+from ._copies import CopyMemory
 from ._memory_files import BorrowedFile, Descriptor, examine, receive_with_descriptors
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Borrower:
         outbox: sends the releases of unused segments.
         timers: release unused segments in time, even if nothing else is sent; may be None.
         trusts: whether the peer is trusted not to change memory that it has sent.
+        copies: whether the peer may send payloads larger than a message in memory that can still change,
+            which are copied.
 
     Attributes:
         borrowed_bytes: bytes of the peer's memory that we hold: the most that its files can hold.
@@ -101,8 +104,11 @@ class Borrower:
         timers: Timers | None,
         *,
         trusts: bool,
+        copies: bool,
     ) -> None:
         self._limits = limits
+        self._copies = copies
+        self._memory = CopyMemory(limits, timers)
         self._receiver = receiver
         self._outbox = outbox
         self._trusts = trusts
@@ -156,7 +162,8 @@ class Borrower:
         # A view keeps the whole file in memory, but the limits of its users count only the view's bytes.
         is_full = found.size - size <= SPARE_BYTES
         can_be_viewed = found.is_whole and (self._trusts or (found.is_final and is_full))
-        if size > limits.max_message_bytes and not can_be_viewed:
+        may_be_copied = self._copies and found.is_whole
+        if size > limits.max_message_bytes and not can_be_viewed and not may_be_copied:
             if not is_full:
                 raise ValueError(
                     f"the payload of {size} bytes is in a file of {found.size}, too large to view"
@@ -175,6 +182,7 @@ class Borrower:
             on_end,
             is_final=found.is_final,
             can_be_viewed=can_be_viewed,
+            take_memory=self._memory.take,
         )
 
     def _note(self, number: int, size: int) -> None:
@@ -207,6 +215,7 @@ class Borrower:
     def close(self) -> None:
         """Forget all segments, because the peer is gone."""
         self._timers = None
+        self._memory.close()
         self._sizes.clear()
         self.borrowed_bytes = 0
         self.ended = []  # segments that are still in use will append to the old list

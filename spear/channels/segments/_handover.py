@@ -55,12 +55,13 @@ class SegmentHandover:
         """Bytes of our own segments that are kept for further payloads, in use or not."""
         return 0 if self.lender is None else self.lender.kept_bytes
 
-    def agree(self, peer: WireLimits, *, trusts: bool) -> None:
+    def agree(self, peer: WireLimits, *, trusts: bool, copies: bool = False) -> None:
         """Allow descriptors to be passed from now on.
 
         Args:
             peer: the peer's limits.
             trusts: whether we trust the peer; if so, the peer does not trust us.
+            copies: whether both ends copy large payloads in memory that can still change.
         """
 
     def keep_time(self, timers: Timers) -> None:
@@ -93,7 +94,8 @@ class SocketHandover(SegmentHandover):
     """
 
     __slots__ = (
-        "_limits", "_outbox", "_receiver", "_socket", "_timers", "_trusts", "borrower", "lender",
+        "_copies", "_limits", "_outbox", "_receiver", "_socket", "_timers", "_trusts", "borrower",
+        "lender",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +105,7 @@ class SocketHandover(SegmentHandover):
         self._limits = limits
         self._receiver = receiver
         self._outbox = outbox
-        self._trusts = False
+        self._trusts = self._copies = False
         self._timers: Timers | None = None
         self.lender: SegmentLender | None = None
         self.borrower: Borrower | None = None
@@ -117,10 +119,11 @@ class SocketHandover(SegmentHandover):
             and can_share_memory()
         )
 
-    def agree(self, peer: WireLimits, *, trusts: bool) -> None:
+    def agree(self, peer: WireLimits, *, trusts: bool, copies: bool = False) -> None:
         """Allow descriptors to be passed from now on; see :class:`SegmentHandover`."""
         self._trusts = trusts
-        self.lender = SegmentLender(self._limits, peer, self._outbox, seals=trusts)
+        self._copies = copies
+        self.lender = SegmentLender(self._limits, peer, self._outbox, seals=trusts, copies=copies)
         self._outbox.lend_through(self.lender)
 
     def keep_time(self, timers: Timers) -> None:
@@ -139,8 +142,9 @@ class SocketHandover(SegmentHandover):
             if self.borrower is None:
                 # Made late, because a read that may bring descriptors costs 5 us more than a plain one.
                 self.borrower = Borrower(
-                    self._limits, self._receiver, self._outbox, self._timers, trusts=self._trusts
-                )
+                    self._limits, self._receiver, self._outbox, self._timers,
+                    trusts=self._trusts, copies=self._copies,
+                )  # fmt: skip
             self._outbox.push_lend(is_answer=True)
 
     def close(self) -> None:

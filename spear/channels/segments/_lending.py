@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from spear._errors import LocalProtocolError, Overloaded
-from spear._segments import Segment
+from spear._segments import Segment, SharedBytes
+from spear.wire import BUNDLED_BYTES
 
 from ._memory_files import (
     BorrowedFile,
@@ -23,13 +24,13 @@ from ._memory_files import (
     SharedBuffer,
     send_with_descriptor,
 )
-from ._pool import PooledSegment, SegmentPool
+from ._pool import PooledSegment, SegmentPool, rounded_up
 
 if TYPE_CHECKING:
     import socket
 
     from spear._limits import WireLimits
-    from spear.wire import Buffer, Outbox
+    from spear.wire import Buffer, Outbox, Payload
 
     from .._timers import Timers
 
@@ -74,6 +75,75 @@ class Lent:
 
 
 @final
+class _LargeBytes(Segment):
+    """A payload of bytes that is too large for a message."""
+
+    __slots__ = ("_payload",)
+
+    is_shared = False
+
+    def __init__(self, payload: Buffer) -> None:
+        self._payload = payload
+
+    def __len__(self) -> int:
+        return len(self._payload)
+
+    def as_view(self) -> memoryview:
+        return memoryview(self._payload).cast("B")
+
+    def as_bytes(self) -> bytes:
+        return bytes(self._payload)
+
+
+@final
+class PlacedPayload(MemoryFile):
+    """A payload that was copied into a segment of our pool, and is about to be sent.
+
+    Args:
+        lender: takes the segment back if it is not sent.
+        pooled: the segment.
+        size: bytes of payload in it.
+        is_shared: whether the receiver gets a view, as for all segments but those of plain bytes.
+    """
+
+    __slots__ = ("_lender", "_pooled", "_size", "is_shared")
+
+    def __init__(
+        self, lender: SegmentLender, pooled: PooledSegment, size: int, *, is_shared: bool
+    ) -> None:
+        self.is_shared = is_shared
+        self._lender = lender
+        self._pooled: PooledSegment | None = pooled
+        self._size = size
+        self.descriptor = pooled.descriptor
+        self.file_bytes = pooled.size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def as_view(self) -> memoryview:
+        """Return a view of a copy."""
+        return memoryview(self.as_bytes())
+
+    def as_bytes(self) -> bytes:
+        """Return a copy of the payload."""
+        if self._pooled is None:
+            raise ValueError("this payload was sent, or given up")
+        return self._pooled.mapping[: self._size]
+
+    def take(self) -> PooledSegment | None:
+        """Return the segment for sending it, once; None afterwards."""
+        pooled, self._pooled = self._pooled, None
+        return pooled
+
+    def close(self) -> None:
+        """Give the segment back, if it was not sent."""
+        pooled = self.take()
+        if pooled is not None:
+            self._lender.unplace(pooled)
+
+
+@final
 class SegmentLender:
     """A lender of our memory to one peer.
 
@@ -82,6 +152,7 @@ class SegmentLender:
         peer: the peer's limits.
         outbox: asks the peer whether we may pass descriptors.
         seals: whether memory must be sealed before it is sent, because the peer does not trust us.
+        copies: whether the peer takes payloads larger than a message in memory that we write to again.
 
     Attributes:
         least_bytes: payloads below this size need not be offered.
@@ -90,12 +161,19 @@ class SegmentLender:
     """
 
     __slots__ = (
-        "_has_asked", "_is_ready", "_lent", "_limits", "_most", "_most_bytes", "_on_ready", "_outbox",
-        "_peer", "_seals", "_timers", "least_bytes", "lent_bytes", "pool",
+        "_copies", "_has_asked", "_is_ready", "_lent", "_limits", "_most", "_most_bytes", "_on_ready",
+        "_on_room", "_outbox", "_peer", "_placed", "_placed_bytes", "_seals", "_timers", "least_bytes",
+        "lent_bytes", "pool",
     )  # fmt: skip
 
     def __init__(
-        self, limits: WireLimits, peer: WireLimits, outbox: Outbox, *, seals: bool
+        self,
+        limits: WireLimits,
+        peer: WireLimits,
+        outbox: Outbox,
+        *,
+        seals: bool,
+        copies: bool,
     ) -> None:
         self._limits = limits
         self._peer = peer
@@ -106,7 +184,10 @@ class SegmentLender:
         self._has_asked = False
         self._is_ready = False  # whether the peer takes descriptors, or is gone
         self._on_ready: trio.Event | None = None  # while a task waits in get_ready()
+        self._on_room: trio.Event | None = None  # while a task waits in _wait_room()
+        self._placed = self._placed_bytes = 0  # segments with payloads that are not sent yet
         self._seals = seals
+        self._copies = copies
         self._timers: Timers | None = None
         self.least_bytes = min(LEAST_SHARED_BYTES, limits.segment_threshold_bytes)
         self._lent: dict[int, Lent] = {}
@@ -144,10 +225,113 @@ class SegmentLender:
         if self._on_ready is not None:
             self._on_ready.set()
 
+    # -- copying large payloads into segments ------------------------------------------------------
+
+    async def place(self, payload: Segment) -> Payload:
+        """Return a payload in the form in which it can be sent best, and get ready to send it.
+
+        Memory that cannot be handed over itself, such as that of arrays, is copied into a segment of our
+        pool, while other tasks run. Close the returned :class:`PlacedPayload` if it is not sent. If
+        cancelled, nothing is lost.
+
+        Raises:
+            LocalProtocolError: the payload is too large for a message, and cannot be put into a segment.
+        """
+        size, peer = len(payload), self._peer
+        if not must_be_copied(payload):
+            if size >= self.least_bytes:
+                await self.get_ready()
+            return payload
+        is_large = size > peer.max_message_bytes
+        if (
+            (self._copies if is_large else size >= self._limits.segment_threshold_bytes)
+            and self._timers is not None
+            and size >= max(self.least_bytes, BUNDLED_BYTES)
+            and rounded_up(size) <= self._most_bytes
+            and size <= peer.max_segment_bytes
+        ):
+            await self.get_ready()
+            await self._wait_room(rounded_up(size))
+            placed = await self._fill(payload)
+            if placed is not None:
+                return placed
+        if is_large:
+            message = (
+                f"the payload has {size} bytes; the peer accepts at most {peer.max_message_bytes} in a "
+                f"message, and at most {peer.max_segment_bytes} in shared memory"
+            )
+            raise LocalProtocolError(message, code="payload_too_large")
+        return payload if isinstance(payload, MemoryFile) else payload.as_bytes()
+
+    async def place_bytes(self, payload: Buffer) -> Payload:
+        """Return a payload of bytes in a segment if it is too large for a message; see :meth:`place`."""
+        if len(payload) <= self._peer.max_message_bytes:
+            return payload
+        return await self.place(_LargeBytes(payload))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether payloads wait until the peer has released segments."""
+        return self._on_room is not None
+
+    async def _wait_room(self, size: int) -> None:
+        while not self._has_room(size) and self._timers is not None:
+            if self._on_room is None:
+                self._on_room = trio.Event()
+            await self._on_room.wait()
+
+    async def _fill(self, payload: Segment) -> PlacedPayload | None:
+        """Copy a payload into a segment; None if there is no memory for one."""
+        if self._timers is None:  # closed
+            return None
+        pool = self.pool = self.pool or SegmentPool(self._limits, self._timers)
+        room = rounded_up(len(payload))
+        self._placed += 1
+        self._placed_bytes += room
+        pooled = None
+        try:
+            pooled = await pool.take_large(len(payload))
+            self._placed_bytes += pooled.size - room
+            with memoryview(pooled.mapping) as target:
+                for _ in payload.copy_in_steps(target):
+                    await trio.lowlevel.checkpoint()
+        except BaseException as error:
+            if pooled is None:
+                self._free_room(room)
+            else:
+                self.unplace(pooled)
+            if isinstance(error, OSError):
+                return None
+            raise
+        return PlacedPayload(self, pooled, len(payload), is_shared=payload.is_shared)
+
+    def unplace(self, pooled: PooledSegment) -> None:
+        """Take back a segment with a payload that is not sent."""
+        self._put(pooled)
+        self._free_room(pooled.size)
+
+    def _put(self, pooled: PooledSegment) -> None:
+        if self.pool is not None:
+            self.pool.put(pooled)
+        else:
+            pooled.close()
+
+    def _free_room(self, size: int) -> None:
+        self._placed -= 1
+        self._placed_bytes -= size
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        event, self._on_room = self._on_room, None
+        if event is not None:
+            event.set()
+
     # -- handing over ---------------------------------------------------------------------------
 
     def may_lend(self, segment: Segment) -> bool:
         """Return whether this segment can be handed over now; see :class:`spear._segments.Lender`."""
+        if isinstance(segment, PlacedPayload):
+            return True  # see place()
         size, peer = len(segment), self._peer
         if (
             not self._is_ready
@@ -162,12 +346,16 @@ class SegmentLender:
         must = size > peer.max_message_bytes  # too large to be sent as bytes
         if not self._has_room(segment.file_bytes):
             if must:
-                raise Overloaded(
-                    f"the peer still uses {self.lent_bytes} bytes in {len(self._lent)} shared buffers; "
-                    f"at most {self._most_bytes} bytes in {self._most} are allowed"
-                )
+                raise self.crowded()
             return False
         return not self._seals or self._can_seal(segment, must=must)
+
+    def crowded(self) -> Overloaded:
+        """Return the error for a payload that has to wait until the peer has released others."""
+        return Overloaded(
+            f"the peer still uses {self.lent_bytes} bytes in {len(self._lent)} shared buffers; "
+            f"at most {self._most_bytes} bytes in {self._most} are allowed"
+        )
 
     def _can_seal(self, segment: MemoryFile, *, must: bool) -> bool:
         if not isinstance(segment, SharedBuffer):
@@ -185,6 +373,12 @@ class SegmentLender:
 
     def lend(self, payload: Buffer | Segment) -> Lent | None:
         """Return the payload as a segment; None if it should be sent as bytes."""
+        if isinstance(payload, PlacedPayload):
+            pooled = payload.take()
+            assert pooled is not None  # a payload is sent once
+            self._placed -= 1
+            self._placed_bytes -= pooled.size
+            return self._hand_out(pooled.descriptor, pooled.size, pooled)
         if isinstance(payload, MemoryFile):
             return self._hand_out(payload.descriptor, payload.file_bytes, None)
         if isinstance(payload, Segment) or len(payload) < self._limits.segment_threshold_bytes:
@@ -208,7 +402,10 @@ class SegmentLender:
         return pool.take(size) if self._is_ready else None
 
     def _has_room(self, size: int) -> bool:
-        return len(self._lent) < self._most and self.lent_bytes + size <= self._most_bytes
+        return (
+            len(self._lent) + self._placed < self._most
+            and self.lent_bytes + self._placed_bytes + size <= self._most_bytes
+        )
 
     def _hand_out(self, descriptor: Descriptor, size: int, pooled: PooledSegment | None) -> Lent:
         number = next(each for each in range(len(self._lent) + 1) if each not in self._lent)
@@ -224,6 +421,7 @@ class SegmentLender:
         self.lent_bytes -= lent.size
         if lent.pooled is not None and self.pool is not None:
             self.pool.put(lent.pooled)
+        self._wake_waiting()
         return True
 
     def close(self) -> None:
@@ -234,4 +432,12 @@ class SegmentLender:
         if self.pool is not None:
             self.pool.close()
             self.pool = None
+        self._wake_waiting()
         self.ready()
+
+
+def must_be_copied(payload: Segment) -> bool:
+    """Return whether a segment's memory cannot be handed over itself, so that its bytes are copied."""
+    if isinstance(payload, BorrowedFile):
+        return not payload.is_final  # its owner may write to it once we have released it
+    return not isinstance(payload, MemoryFile | SharedBytes)

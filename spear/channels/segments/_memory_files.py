@@ -17,15 +17,18 @@ import stat
 import sys
 import weakref
 from contextlib import suppress
+from io import BytesIO
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+import trio
+
 from spear._forks import close, own
 from spear._limits import MAX_WHOLE, shown
-from spear._segments import Segment
+from spear._segments import STEP_BYTES, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from mmap import mmap
     from types import TracebackType
 
@@ -33,7 +36,7 @@ MOST_READ_BYTES: Final = 1024 * 1024 * 1024
 """Most bytes that are read by one system call, which cannot read 2 GiB."""
 
 _STAT_BLOCK_BYTES: Final = 512
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
 
 _INT: Final = Struct("i")
@@ -95,16 +98,33 @@ def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
     Raises:
         OSError: there is not enough memory, or no descriptor.
     """
-    # The kernel refuses a mapping that is far too large, but fills a file until it has to kill processes.
-    _map(-1, size, is_private=True).close()
-    descriptor = Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    descriptor = open_memory_file(size)
     # Allocate all of it now: touching a page without memory kills the process by SIGBUS.
     os.posix_fallocate(descriptor.fileno, 0, size)
+    return descriptor, fix_memory_file(descriptor, size)
+
+
+def open_memory_file(size: int) -> Descriptor:
+    """Return an empty memory file, for a size that is possible at all. Raises OSError."""
+    # The kernel refuses a mapping that is far too large, but fills a file until it has to kill processes.
+    _map(-1, size, is_private=True).close()
+    return Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def fix_memory_file(descriptor: Descriptor, size: int) -> mmap:
+    """Seal the size of an allocated file; return the only mapping that can ever write to the file."""
     mapping = _map(descriptor.fileno, size, to_write=True)
     fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     with suppress(OSError):  # an old kernel, which cannot keep the peer from writing
         fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
-    return descriptor, mapping
+    return mapping
+
+
+def make_private_memory(size: int) -> mmap:
+    """Return memory of this process alone. Raises OSError."""
+    import mmap  # see _map()
+
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _map(fileno: int, size: int, *, to_write: bool = False, is_private: bool = False) -> mmap:
@@ -275,7 +295,7 @@ def examine(fileno: int) -> Condition:
         seals = fcntl.fcntl(fileno, fcntl.F_GET_SEALS)
     except OSError as error:
         raise ValueError("the file is not a memory file") from error
-    if os.fstatvfs(fileno).f_bsize != _PAGE_BYTES:
+    if os.fstatvfs(fileno).f_bsize != PAGE_BYTES:
         # Memory of huge pages can only be unmapped in whole pages, so a view of a part would never go.
         raise ValueError("the file is a memory file of huge pages, which are not supported")
     fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -305,6 +325,10 @@ def _trim(fileno: int, size: int) -> bool:
     return True
 
 
+def _private_memory(size: int) -> memoryview:
+    return memoryview(make_private_memory(size))
+
+
 @final
 class BorrowedFile(MemoryFile):
     """A segment that a peer has handed to us.
@@ -317,9 +341,10 @@ class BorrowedFile(MemoryFile):
         on_end: called once, when we do not use the segment any more; perhaps in another thread, or while
             garbage is being collected.
         can_be_viewed: whether a view of the file is safe; if not, :meth:`as_view` makes a copy.
+        take_memory: returns memory for a large copy.
     """
 
-    __slots__ = ("_can_be_viewed", "_on_end", "_size", "is_final")
+    __slots__ = ("_can_be_viewed", "_copy", "_on_end", "_size", "_take_memory", "is_final")
 
     def __init__(
         self,
@@ -330,8 +355,11 @@ class BorrowedFile(MemoryFile):
         *,
         is_final: bool,
         can_be_viewed: bool,
+        take_memory: Callable[[int], memoryview] = _private_memory,
     ) -> None:
         self.is_final = is_final
+        self._take_memory = take_memory
+        self._copy: memoryview | None = None
         self.descriptor = descriptor
         self.file_bytes = file_bytes
         self._size = size
@@ -343,6 +371,8 @@ class BorrowedFile(MemoryFile):
 
     def as_view(self) -> memoryview:
         """Return a view of the payload; the segment is in use while the view lives. Call this once."""
+        if self._copy is not None:
+            return self._copy
         if not self._can_be_viewed:
             return memoryview(self.as_bytes())
         on_end = self._expect_unused()
@@ -357,6 +387,9 @@ class BorrowedFile(MemoryFile):
 
     def as_bytes(self) -> bytes:
         """Return a copy of the payload, and release the segment. Raises OSError."""
+        if self._copy is not None:
+            made = self._copy.obj
+            return made if type(made) is bytes else bytes(self._copy)
         # Without a mapping, which has a page fault for each 64 KiB, and holds the interpreter's lock.
         self._expect_unused()
         fileno, size = self.descriptor.fileno, self._size
@@ -366,6 +399,46 @@ class BorrowedFile(MemoryFile):
         ]
         self.close()
         return b"".join(parts)  # does not copy a single part
+
+    async def settle(self, *, as_bytes: bool) -> None:
+        """Copy a large payload that has to be copied, so that taking it takes no time.
+
+        If cancelled, the payload is as before. A checkpoint if there is a copy to make. Raises OSError.
+
+        Args:
+            as_bytes: whether :meth:`as_bytes` is called next; otherwise :meth:`as_view`.
+        """
+        is_small = self._size <= STEP_BYTES or self._on_end is None
+        if is_small or (self._can_be_viewed and not as_bytes):
+            return
+        if as_bytes:
+            memory = BytesIO(
+                bytes(self._size)
+            )  # returns its memory without a copy, as in spear.wire
+            target = memory.getbuffer()
+        else:
+            target = self._take_memory(self._size)
+        for _ in self.copy_in_steps(target):
+            await trio.lowlevel.checkpoint()
+        if as_bytes:
+            target.release()
+            self._copy = memoryview(memory.getvalue())
+        else:
+            self._copy = target.toreadonly()
+        self.close()
+
+    def copy_in_steps(self, target: memoryview) -> Iterator[None]:
+        """Copy the payload to the beginning of ``target``; see :class:`Segment`."""
+        if self._copy is not None:
+            yield from super().copy_in_steps(target)
+            return
+        fileno, size = self.descriptor.fileno, self._size
+        for start in range(0, size, STEP_BYTES):
+            if start:
+                yield
+            with target[start : min(start + STEP_BYTES, size)] as part:
+                if os.preadv(fileno, [part], start) != len(part):
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _expect_unused(self) -> Callable[[], None]:
         if self._on_end is None:

@@ -6,11 +6,20 @@ are never used for another, because a peer may go on reading a segment that it h
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._memory_files import Descriptor, make_memory_file
+from spear._segments import STEP_BYTES
+
+from ._memory_files import (
+    PAGE_BYTES,
+    Descriptor,
+    fix_memory_file,
+    make_memory_file,
+    open_memory_file,
+)
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -19,8 +28,18 @@ if TYPE_CHECKING:
 
     from .._timers import Timers
 
+MOST_AT_ONCE: Final = 4 * 1024 * 1024
+"""Bytes of the largest payload that is copied into a segment in one step. A larger one would hold up
+other tasks for longer than two fragments do."""
+
 WORTH_KEEPING: Final = 8
 """Payloads of about the same size after which a segment is made for further ones."""
+
+
+def rounded_up(size: int) -> int:
+    """Return a size from so much up to an eighth more, so that similar sizes can use the same memory."""
+    step = max(1 << max(size.bit_length() - 4, 0), PAGE_BYTES)
+    return -(-size // step) * step
 
 
 @final
@@ -66,7 +85,7 @@ class SegmentPool:
 
     def is_worth(self, size: int) -> bool:
         """Count a payload of this size; return whether it should travel in a segment."""
-        if size * 2 > self._limits.segment_pool_bytes:
+        if size > MOST_AT_ONCE or size * 2 > self._limits.segment_pool_bytes:
             return False
         self._asked[size] = asked = self._asked.get(size, 0) + 1
         return asked >= WORTH_KEEPING or bool(self._idle.get(size))
@@ -89,10 +108,32 @@ class SegmentPool:
         self.kept_bytes += size
         return PooledSegment(descriptor, mapping, size)
 
+    async def take_large(self, size: int) -> PooledSegment:
+        """Return a segment of at least this size, though the pool may be full; make one if necessary.
+
+        If cancelled, nothing is taken. Other tasks run while memory is allocated.
+
+        Raises:
+            OSError: there is not enough memory, or no descriptor.
+        """
+        fitting = [each for each, idle in self._idle.items() if idle and size <= each <= 2 * size]
+        if fitting:
+            return self._idle[min(fitting)].pop()
+        room = rounded_up(size)
+        descriptor = open_memory_file(room)
+        for start in range(0, room, STEP_BYTES):
+            os.posix_fallocate(descriptor.fileno, start, min(STEP_BYTES, room - start))
+            await trio.lowlevel.checkpoint()
+        mapping = fix_memory_file(descriptor, room)
+        self.kept_bytes += room
+        return PooledSegment(descriptor, mapping, room)
+
     def put(self, segment: PooledSegment) -> None:
-        """Take back a segment that the peer has released."""
+        """Take back a segment that the peer has released; free segments beyond the limit."""
         segment.idle_since = now = trio.current_time()
         self._idle.setdefault(segment.size, []).append(segment)
+        if self.kept_bytes > self._limits.segment_pool_bytes:
+            self._free_idle(self.kept_bytes - self._limits.segment_pool_bytes)
         self._trim_at(now + self._limits.segment_pool_seconds)
 
     def _free_idle(self, wanted_bytes: int) -> None:
