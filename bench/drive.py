@@ -214,7 +214,7 @@ async def with_trio(
     call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
     """Measure a Trio call, sequential or pipelined depending on the load."""
-    if load.kind in (Pattern.SEQUENTIAL, Pattern.HANDOVER):
+    if load.kind in (Pattern.SEQUENTIAL, Pattern.HANDOVER, Pattern.ARRAYS):
         return await _sequential(call, load, effort, server_pids)
 
     async def check_all() -> None:

@@ -72,6 +72,7 @@ class Pattern(enum.StrEnum):
     CONNECTIONS = "connections"  # one call after another on each of `count`: as SEQUENTIAL
     STREAM = "stream"  # one-way items, counted where they arrive: RATE, CPU
     HANDOVER = "handover"  # arguments one way, one call after another: as SEQUENTIAL
+    ARRAYS = "arrays"  # an array to a function and back, one call after another: as SEQUENTIAL
     START = "start"  # from spawning a process to its first answer: START
     BURST = "burst"  # `count` starts at once, the total time divided by `count`: START
     IDLE_INSTANCE = "idle-instance"  # an instance that has answered and waits: UNIQUE_MEMORY

@@ -66,6 +66,8 @@ _OURS = (
         "bench.ours:hand_over_shared",
         (Pattern.HANDOVER,),
     ),
+    Peer("spear-arrays", "Spear Function.call", "bench.arrays:deployed", (Pattern.ARRAYS,)),
+    Peer("pickled-arrays", "ProcessPoolExecutor", "bench.arrays:pooled", (Pattern.ARRAYS,)),
     Peer(
         "spear-start",
         "Spear process instance",

@@ -129,6 +129,9 @@ def _plain_row(peer: str, must: float, aim: float) -> Row:
     )
 
 
+_ARRAY_96M = Workload(Pattern.ARRAYS, 96_000_000)
+
+
 def _handover(size: int) -> Workload:
     return Workload(Pattern.HANDOVER, size)
 
@@ -328,6 +331,15 @@ SUBJECTS: dict[str, tuple[Row, ...]] = {
             Bound.AT_MOST,
             must=1 / 50,
             aim=1 / 500,
+        ),
+        Row(
+            "arrays-96MB/pickled",
+            "p50, a numpy array of 96 MB, there and back",
+            _point("spear-arrays", _ARRAY_96M, Figure.P50),
+            _point("pickled-arrays", _ARRAY_96M, Figure.P50),
+            Bound.AT_MOST,
+            must=1 / 3,
+            aim=1 / 10,
         ),
         _segments_row(1 << 10, "1 KiB"),
         _segments_row(64 << 10, "64 KiB"),
