@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import attrs
 import trio
 from runtimes.helpers import call, children, descriptors, open_host, private_files, worker
 
@@ -77,7 +78,8 @@ async def a_host_and_its_child() -> None:
 
 async def a_child_that_unwinds() -> None:
     """A child that leaves the blocks of a host does not affect the host."""
-    async with open_host() as host, host.ready(worker()) as instance:
+    private = attrs.evolve(worker(), private_directory=True)
+    async with open_host() as host, host.ready(private) as instance:
         before = private_files()
         assert len(before) > 2
         pid = os.fork()

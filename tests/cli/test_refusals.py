@@ -143,7 +143,8 @@ def test_a_host_gets_over_a_temporary_directory_that_was_read_only(here: Path) -
 
         remount("ro")
         assert host.greeting() == b'"hello you"'
-        config.write_text(text + '[functions.more]\nsource = "till.py"\n')
+        more = '[functions.more]\nsource = "till.py"\nprivate_directory = true\n'
+        config.write_text(text + more)
         host.send(signal.SIGHUP)
         assert "Read-only file system" in host.hear("reload: more: ")
         assert "failed (see above): more" in host.hear("reloaded")

@@ -57,6 +57,10 @@ def greet(name: str, loud: bool = False) -> str:
     return name.upper() if loud else name
 
 @app.function
+def join(names: list[str]) -> str:
+    return " ".join(names)
+
+@app.function
 def size(data: bytes) -> int:
     return len(data)
 
@@ -221,7 +225,7 @@ def faults_of_file(text: str) -> object:
 def hints() -> dict[str, object]:
     """Return all hints that ``spear call`` gives about arguments."""
     calls = {
-        "text": ("greet", "7"),
+        "text": ("join", "[7]"),
         "truth": ("greet", "ann", "--loud", "yes"),
         "bytes": ("size", "data"),
         "items": ("total", "1"),
@@ -241,7 +245,7 @@ def hints() -> dict[str, object]:
 def ask_host(place: str) -> dict[str, object]:
     """Return the command's results for all errors of a host."""
     calls = {
-        "text": ("greet", "7"), "bytes": ("size", "data"), "missing": ("greet",), "raises": ("boom",),
+        "text": ("join", "[7]"), "bytes": ("size", "data"), "missing": ("greet",), "raises": ("boom",),
         "full": ("full",), "dies": ("die",), "stream": ("count", "x"), "unknown": ("greeet",),
     }  # fmt: skip
     told = {name: ask_command("invoke", "--host", place, *words) for name, words in calls.items()}
@@ -407,7 +411,7 @@ def run() -> dict[str, object]:
     """Return all outcomes."""
     if sys.argv[2:] == ["reader"]:
         spear.cli._hints._hints = read_a_message
-        return {"hints": ask_command("call", "shop.py:greet", "7")}
+        return {"hints": ask_command("call", "shop.py:join", "[7]")}
     return {"settings": settings(), "hints": hints()} | trio.run(hosting)
 
 
