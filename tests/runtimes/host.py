@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import attrs
 import trio
 
 from runtimes.helpers import call, listening, open_host, shell, worker
@@ -108,7 +109,7 @@ async def main() -> None:
     agent = Path("agent.py").absolute()
     agent.write_text(AGENT)
     kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent", "forked"]
-    program = ProcessSettings(target=str(agent))
+    program = ProcessSettings(target=str(agent), private_directory=True)
     settings = {"foreign": shell(FOREIGN), "agent": program, "forked": program}
     # Here a busy worker may miss heartbeats, and a foreign one may never log in.
     limits = HostLimits(
@@ -127,7 +128,10 @@ async def main() -> None:
             host.template = template if kind == "forked" else None
             with listening() as lines:
                 instance = await stack.enter_async_context(
-                    host.run(settings.get(kind, worker()), f"worker-{number}")
+                    host.run(
+                        attrs.evolve(settings.get(kind, worker()), private_directory=True),
+                        f"worker-{number}",
+                    )
                 )
                 if kind == "foreign":
                     line = await lines.wait_for("begun")

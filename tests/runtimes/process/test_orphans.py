@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -98,7 +99,7 @@ def directories() -> set[str]:
 
 @pytest.mark.slow
 async def test_r12_what_a_killed_host_has_left_goes_when_the_next_one_starts() -> None:
-    sleeper = shell("exec sleep 1000")
+    sleeper = attrs.evolve(shell("exec sleep 1000"), private_directory=True)
     async with open_host() as living, living.run(sleeper):
         ours = directories()
         await kill_a_host(3)
