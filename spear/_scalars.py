@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 T = TypeVar("T")
+DateOrTime = TypeVar("DateOrTime", "datetime", "time")
 
 Content: TypeAlias = object
 """A plain value that stands for another one: text, bytes, a number, or a list of these."""
@@ -103,6 +104,7 @@ _RFC_3339: Final = re.compile(rf"{_DATE}[Tt]{_CLOCK}([Zz]|[+-]\d\d:\d\d)", re.AS
 _OFFSET: Final = r"[Zz]|[+-]\d\d:\d\d(:\d\d(\.\d{1,6})?)?"
 _DATETIME: Final = re.compile(rf"{_DATE}[Tt ]{_CLOCK}({_OFFSET}|{_FOLD})?", re.ASCII)
 _TIME: Final = re.compile(rf"{_CLOCK}({_OFFSET})?({_FOLD})?", re.ASCII)
+_SMALL_OFFSET: Final = re.compile(r"([+-])00:00:00\.(\d{1,6})$", re.ASCII)
 _DATE_ONLY: Final = re.compile(_DATE, re.ASCII)
 _DURATION: Final = re.compile(
     r"(-)?P(?=.)(?:(\d{1,9})D)?"
@@ -122,7 +124,18 @@ def read_datetime(content: Content, pattern: re.Pattern[str] = _DATETIME) -> dat
     text = _matching(pattern, content, "a date and time", "2026-01-31T12:00:00+01:00")
     if text.endswith(_FOLD):
         return _datetime().fromisoformat(text.removesuffix(_FOLD).upper()).replace(fold=1)
-    return _datetime().fromisoformat(text.upper())
+    return _with_small_offset(_datetime().fromisoformat(text.upper()), text)
+
+
+def _with_small_offset(moment: DateOrTime, text: str) -> DateOrTime:
+    """Set an offset of less than a second, which ``fromisoformat()`` of CPython 3.11 takes for 0."""
+    if (offset := _SMALL_OFFSET.search(text)) is None:
+        return moment
+    from datetime import timezone
+
+    sign, fraction = offset.groups()
+    microseconds = int(sign + fraction.ljust(6, "0"))
+    return moment.replace(tzinfo=timezone(_timedelta()(microseconds=microseconds)))
 
 
 def read_rfc_3339(content: Content) -> datetime:
@@ -143,7 +156,8 @@ def read_date(content: Content) -> date:
 def read_time(content: Content) -> time:
     """Return the time of day in a text. Raises ValueError."""
     text = _matching(_TIME, content, "a time of day", "12:00:00")
-    clock = _time().fromisoformat(text.removesuffix(_FOLD).upper())
+    written = text.removesuffix(_FOLD)
+    clock = _with_small_offset(_time().fromisoformat(written.upper()), written)
     return clock.replace(fold=1) if text.endswith(_FOLD) else clock
 
 

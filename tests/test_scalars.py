@@ -75,6 +75,15 @@ def test_of_a_zone_the_moment_and_the_offset_arrive() -> None:
         assert found.tzinfo == timezone(timedelta(hours=hours))
 
 
+@pytest.mark.parametrize("microseconds", [1, -1, 999_999, -500_000])
+def test_an_offset_of_less_than_a_second_arrives(microseconds: int) -> None:
+    zone = timezone(timedelta(microseconds=microseconds))
+    moment, clock = datetime(2026, 1, 31, 12, tzinfo=zone), time(12, tzinfo=zone, fold=1)
+    assert read_datetime(write_datetime(moment)).utcoffset() == zone.utcoffset(None)
+    found = read_time(write_time(clock))
+    assert (found.utcoffset(), found.fold) == (zone.utcoffset(None), 1)
+
+
 def test_rfc_3339_has_offsets_of_minutes() -> None:
     assert is_rfc_3339("2026-01-31t12:00:00z")
     assert read_rfc_3339("2026-01-31t12:00:00z") == datetime(2026, 1, 31, 12, tzinfo=UTC)
