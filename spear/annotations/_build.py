@@ -35,6 +35,7 @@ therefore import modules that the rest of the agent avoids at start-up.
 
 from __future__ import annotations
 
+import operator
 import types
 import typing
 from collections.abc import Callable
@@ -80,6 +81,12 @@ def unwrapped(hint: object) -> object:
             hint = hint.__supertype__
         elif type(hint).__name__ == "TypeAliasType":  # the `type` statement of Python 3.12
             hint = getattr(hint, "__value__", None)
+        elif (
+            type(typing.get_origin(hint)).__name__ == "TypeAliasType"
+        ):  # NDArray[float64] of numpy 2.5
+            value = getattr(typing.get_origin(hint), "__value__", None)
+            has_variables = bool(getattr(value, "__parameters__", ()))
+            hint = operator.getitem(value, typing.get_args(hint)) if has_variables else value  # type: ignore[arg-type]  # a generic alias
         elif type(hint).__name__ == "InitVar":
             hint = getattr(hint, "type", None)
         elif typing.get_origin(hint) in _WRAPPERS:
