@@ -88,7 +88,7 @@ def _captured(context: Context, function: Callable[[*Ts], T], arguments: tuple[*
 
 @final
 class _ThreadJob:
-    """One run of a function.
+    """A function that a thread runs once.
 
     Attributes:
         begin: runs the function, and returns its outcome; None once it has begun.
@@ -107,7 +107,7 @@ class _ThreadJob:
 
 @final
 class _Worker:
-    """What a thread waits for.
+    """The state of one thread: its next job, and the lock on which it waits.
 
     Attributes:
         go: a lock that is released when the thread has got a job, or is to end.

@@ -133,7 +133,7 @@ def _open_alone(path: str) -> int:
 
 
 def _resume(path: str, descriptor: int, done: DoneItems) -> int:
-    """Read the lines of an earlier run, and remove those that do not stay; return the open file."""
+    """Read the lines of an earlier run, and remove failures and torn lines; return the open file."""
     with open(descriptor, "rb", closefd=False) as file:
         has_failures, end = False, 0
         for line, is_result in _lines(file, path):

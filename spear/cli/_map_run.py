@@ -1,4 +1,4 @@
-"""One run of ``spear map``: items in, calls with retries, lines out.
+"""The run of ``spear map``: it reads items, makes calls with retries, and writes lines.
 
 Reading, calling and writing keep step: at most MAX_OPEN_ITEMS have been read and not yet written.
 
@@ -156,7 +156,7 @@ class MapRun:
             await self._fill()
 
     async def _fill(self) -> None:
-        """Read some items. Those that are done, or cannot be called, are settled at once."""
+        """Read some items. Items that are done, or that no call can take, are settled at once."""
         items = await self._source.read()
         if not items:
             self._has_ended = True
