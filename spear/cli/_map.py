@@ -316,7 +316,7 @@ class _RunningMap:
         from spear.spearlet import DeploymentSettings, RestartPolicy, open_spearlet
 
         command, starts = self._command, _Starts()
-        # A process that an item has ended is replaced at once; _Starts notices processes that cannot start.
+        # A process that an item has ended is replaced at once; _Starts notices failing starts.
         restart = RestartPolicy(intensity=1000, first_delay_seconds=0, longest_delay_seconds=0)
         async with open_spearlet(instruments=[UnfinishedLines(self._lines.rows)]) as spearlet:
             deployment = await spearlet.deploy(
