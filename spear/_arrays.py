@@ -265,6 +265,28 @@ class Array:
         return _nested(flat, self.shape, steps, 0)
 
 
+@final
+class ArrayPieces:
+    """An array of bytes in several pieces of memory, which arrives as one :class:`Array`.
+
+    Attributes:
+        pieces: the memory, as bytes, in order.
+        nbytes: bytes of all of it.
+        shape: one dimension of so many bytes.
+    """
+
+    __slots__ = ("nbytes", "pieces", "shape")
+
+    dtype = "|u1"
+    fields: tuple[Field, ...] = ()
+    order = "C"
+
+    def __init__(self, pieces: list[memoryview]) -> None:
+        self.pieces = pieces
+        self.nbytes = sum(each.nbytes for each in pieces)
+        self.shape = (self.nbytes,)
+
+
 def _nested(flat: list[object], shape: tuple[int, ...], steps: list[int], at: int) -> object:
     """Return the elements from the index ``at`` on, in lists of this shape."""
     if not shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Final, TypeVar, final
 
 T = TypeVar("T")
 
@@ -71,3 +71,16 @@ class NoPublicConstructor(type):
 
     def _create(cls: type[T], *args: object, **kwargs: object) -> T:
         return super().__call__(*args, **kwargs)  # type: ignore[misc,no-any-return]  # type.__call__ is untyped
+
+
+@final
+class MissingPackage(Exception):
+    """A value needs a package that is not installed, or is too old.
+
+    Attributes:
+        package: what to install, as pip takes it.
+    """
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"it needs {package}, in both processes: pip install {package!r}")
+        self.package = package

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, final
 
-from spear._arrays import MAX_FIELD_LEVELS, Array
+from spear._arrays import MAX_FIELD_LEVELS, Array, ArrayPieces
 from spear._segments import Segment, copy_in_steps
 
 ARRAY_TAG: Final = 0x53706580
@@ -45,8 +45,8 @@ class ArrayMemory:
     """The memory of the large arrays of a value, in the order in which it follows the value.
 
     Attributes:
-        views: the memory of each array.
-        size: bytes of all of it, with padding.
+        views: all pieces of memory, and the padding between arrays.
+        size: bytes of all of it.
     """
 
     __slots__ = ("size", "views")
@@ -55,11 +55,13 @@ class ArrayMemory:
         self.views: list[memoryview] = []
         self.size = 0
 
-    def add(self, view: memoryview) -> int:
-        """Add the memory of an array; return its offset."""
+    def add(self, views: list[memoryview], size: int) -> int:
+        """Add the memory of an array, of so many bytes in one or several pieces; return its offset."""
         offset = self.size
-        self.views.append(view)
-        self.size += _aligned(view.nbytes)
+        self.views += views
+        if size % ALIGNMENT:
+            self.views.append(memoryview(_padding(size)))
+        self.size += _aligned(size)
         return offset
 
 
@@ -87,9 +89,7 @@ class Bundle(Segment):
         yield _MARK + len(self._value).to_bytes(4, "big")
         yield self._value
         yield _padding(HEAD_BYTES + len(self._value))
-        for each in self._memory.views:
-            yield each
-            yield _padding(each.nbytes)
+        yield from self._memory.views
 
     def copy_in_steps(self, target: memoryview) -> Iterator[None]:
         """Copy the payload to the beginning of ``target``; see :class:`Segment`."""
@@ -112,14 +112,14 @@ def _padding(size: int) -> bytes:
     return bytes(-size % ALIGNMENT)
 
 
-def array_content(array: Array, memory: ArrayMemory | None) -> list[object]:
+def array_content(array: Array | ArrayPieces, memory: ArrayMemory | None) -> list[object]:
     """Return the content of an array's tag; add the memory of a large array to ``memory``, if any."""
     size = array.nbytes
-    place: object
-    if memory is None or size < BUNDLED_BYTES:
-        place = bytes(array.data)
+    views = [array.data] if isinstance(array, Array) else array.pieces
+    if memory is not None and size >= BUNDLED_BYTES:
+        place: object = [memory.add(views, size), size]
     else:
-        place = [memory.add(array.data), size]
+        place = b"".join(views)
     return [array.fields or array.dtype, array.shape, array.order, place]
 
 

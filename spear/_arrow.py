@@ -1,0 +1,303 @@
+"""Tables and data frames as Arrow IPC streams. A leaf module, which is loaded with the first of them.
+
+A frame is sent as one array of bytes, so that a large one travels in shared memory. pandas and pyarrow
+are read and written by pyarrow, polars by itself. A package is imported when a frame of it arrives, by a
+name from the table in ``spear._codecs``, never by one from the peer.
+
+A stream comes from a peer. Before a library reads it, :func:`check_stream` refuses compressed data, and
+rows that take no bytes, which could fill the memory. pyarrow then validates the whole table.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, final
+
+from ._arrays import Array, ArrayPieces
+from ._util import MissingPackage
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+OLDEST_PYARROW: Final = 15
+"""The oldest major release of pyarrow: a stream could make those before 14.0.1 unpickle data."""
+
+MAX_BATCHES: Final = 1 << 16
+"""Messages of one stream."""
+
+SPARE_CELLS: Final = 1 << 24
+"""Cells that a stream may have beyond one for each of its bits."""
+
+_CONTINUES: Final = 0xFFFFFFFF
+_DICTIONARY, _RECORDS = 2, 3  # types of messages; the others have no rows
+
+
+# -- the bytes --------------------------------------------------------------------------------------
+
+
+def check_stream(data: memoryview) -> None:
+    """Refuse a stream that would take much more memory than it has bytes. Raises ValueError.
+
+    Reads the messages of the stream, which are flatbuffers, but not the columns behind them.
+    """
+    at, cells = 0, 0
+    try:
+        for _ in range(MAX_BATCHES):
+            mark, size = struct.unpack_from("<Ii", data, at)
+            if mark != _CONTINUES or size < 0:
+                raise ValueError("not an Arrow IPC stream")
+            if not size:
+                return
+            body, more = _read_message(data[at + 8 : at + 8 + size])
+            at += 8 + size + body
+            cells += more
+            if cells > 8 * len(data) + SPARE_CELLS:
+                raise ValueError("an Arrow IPC stream has far more rows than bytes")
+    except struct.error:
+        raise ValueError("an Arrow IPC stream is incomplete") from None
+    raise ValueError(f"an Arrow IPC stream has more than {MAX_BATCHES} batches")
+
+
+def _read_message(data: memoryview) -> tuple[int, int]:
+    """Return the bytes of a message's body, and its rows times its columns. Raises ValueError."""
+    message = _follow(data, 0)
+    kind, header, length = (_field(data, message, index) for index in (1, 2, 3))
+    (body,) = struct.unpack_from("<q", data, length) if length else (0,)
+    kind = data[kind] if kind else 0
+    if body < 0 or (kind in (_DICTIONARY, _RECORDS) and not header):
+        raise ValueError("not an Arrow IPC stream: a message without a content")
+    if kind not in (_DICTIONARY, _RECORDS):
+        return body, 0
+    batch = _follow(data, header)
+    if kind == _DICTIONARY:
+        batch = _follow(data, _field(data, batch, 1))
+    rows, nodes, compression = (_field(data, batch, index) for index in (0, 1, 3))
+    if compression:
+        raise ValueError("an Arrow IPC stream is compressed: send it uncompressed")
+    (count,) = struct.unpack_from("<q", data, rows) if rows else (0,)
+    (columns,) = struct.unpack_from("<I", data, _follow(data, nodes)) if nodes else (0,)
+    if count < 0:
+        raise ValueError("not an Arrow IPC stream: a negative number of rows")
+    return body, count * columns
+
+
+def _follow(data: memoryview, at: int) -> int:
+    """Return the position that the offset at a position of a flatbuffer points to."""
+    (offset,) = struct.unpack_from("<I", data, at)
+    return at + int(offset)
+
+
+def _field(data: memoryview, table: int, index: int) -> int:
+    """Return the position of a field of a flatbuffer's table; 0 if the table lacks the field."""
+    (back,) = struct.unpack_from("<i", data, table)
+    offsets = table - back
+    if offsets < 0:
+        raise ValueError("not an Arrow IPC stream: a table without fields")
+    (size,) = struct.unpack_from("<H", data, offsets)
+    place = 4 + 2 * index
+    if place + 2 > size:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, offsets + place)
+    return table + int(offset) if offset else 0
+
+
+# -- frames -----------------------------------------------------------------------------------------
+
+
+def load_pyarrow() -> ModuleType:
+    """Return pyarrow. Raises MissingPackage if it is not installed, or too old."""
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise MissingPackage("pyarrow") from error
+    if int(pyarrow.__version__.partition(".")[0]) < OLDEST_PYARROW:
+        raise MissingPackage(f"pyarrow>={OLDEST_PYARROW}")
+    module: ModuleType = pyarrow
+    return module
+
+
+def _load(package: str) -> ModuleType:
+    """Return pandas or polars. Raises MissingPackage."""
+    try:
+        if package == "pandas":
+            import pandas as loaded
+        else:
+            import polars as loaded
+    except ImportError as error:
+        raise MissingPackage(package) from error
+    module: ModuleType = loaded
+    return module
+
+
+def encode_frame(value: object) -> object:
+    """Return the content of a frame: an array of the bytes of a stream; of a series with its name.
+
+    Raises:
+        MissingPackage: there is no pyarrow.
+        Exception: from the libraries, for a frame that Arrow cannot express.
+    """
+    kind = type(value)
+    package, is_series = kind.__module__.partition(".")[0], kind.__name__ == "Series"
+    frame = value.to_frame("values") if is_series else value  # type: ignore[attr-defined]  # a series
+    if package == "polars":
+        stream: object = Array(frame.write_ipc_stream(None).getbuffer(), "|u1")  # type: ignore[union-attr]  # a frame
+    else:
+        stream = _write(frame)
+    return [stream, value.name] if is_series else stream  # type: ignore[attr-defined]  # a series
+
+
+@final
+class _PieceWriter:
+    """A file that keeps what is written to it in pieces, and copies nothing."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[memoryview] = []
+
+    def write(self, data: bytes) -> None:
+        """Keep a piece, which may be memory of the frame itself."""
+        self.pieces.append(memoryview(data).cast("B"))
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def _write(frame: object) -> ArrayPieces:
+    pyarrow = load_pyarrow()
+    if type(frame).__name__ == "DataFrame":
+        if len(set(map(type, frame.columns))) > 1:  # type: ignore[attr-defined]  # a frame
+            raise ValueError("its columns have names of several types, which would become text")
+        frame = pyarrow.Table.from_pandas(frame)
+    sink = _PieceWriter()
+    with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, "w"), frame.schema) as writer:  # type: ignore[attr-defined]  # of pyarrow
+        writer.write(frame)
+    return ArrayPieces(sink.pieces)
+
+
+def decode_frame(name: str, content: object) -> object:
+    """Return the frame with a content, of the class with a name of :data:`spear._codecs.FRAMES`.
+
+    Frames of pyarrow use the memory of the content, and so do some columns of pandas.
+
+    Raises:
+        MissingPackage: a package is not installed.
+        Exception: the content is no valid frame.
+    """
+    package, _, kind = name.partition(".")
+    if kind == "Series":
+        match content:
+            case [inner, title]:
+                content = inner
+            case _:
+                raise ValueError("not a series: a list of a stream and a name")
+    if package == "polars":
+        polars = _load(package)
+        frame = polars.read_ipc_stream(bytes(_checked(content)))
+        return frame.to_series(0).alias(title) if kind == "Series" else frame
+    if package == "pandas":
+        pandas = _load(package)  # first: it teaches pyarrow its own types of columns
+        del pandas
+        frame = _read(content).to_pandas()
+        if kind == "DataFrame":
+            return frame
+        series = frame["values"]
+        series.name = tuple(title) if type(title) is list else title
+        return series
+    return _read(content, is_batch=kind == "RecordBatch")
+
+
+def _checked(content: object) -> memoryview:
+    """Return the bytes of a stream after a check. Raises ValueError."""
+    data = content.data if isinstance(content, Array) else content
+    if isinstance(content, ArrayPieces):  # not sent, but shown as JSON
+        data = b"".join(content.pieces)
+    if not isinstance(data, bytes | memoryview):
+        raise ValueError("not a frame: the bytes of an Arrow IPC stream")
+    view = memoryview(data).cast("B")
+    check_stream(view)
+    return view
+
+
+def _read(content: object, *, is_batch: bool = False) -> ModuleType:
+    """Return the table, or the batch, of a stream, of which every value is valid."""
+    data = _checked(content)
+    pyarrow = load_pyarrow()
+    reader = pyarrow.ipc.open_stream(pyarrow.py_buffer(data))
+    made = reader.read_next_batch() if is_batch else reader.read_all()
+    made.validate(full=True)
+    found: ModuleType = made  # of which mypy knows nothing
+    return found
+
+
+# -- other forms ------------------------------------------------------------------------------------
+
+
+def rows_of(name: str, content: object, most: int) -> list[object]:
+    """Return the rows of a frame as maps, or the values of a series.
+
+    Args:
+        name: the name of its codec.
+        content: its content.
+        most: the most cells that it may have.
+
+    Raises:
+        ValueError: the content is no valid frame, or there are more cells.
+        MissingPackage: there is no pyarrow.
+    """
+    is_series = name.endswith(".Series")
+    if is_series and isinstance(content, list) and content:
+        content = content[0]
+    table = _read(content)
+    cells = table.num_rows * table.num_columns
+    if cells > most:
+        raise ValueError(f"a frame of {cells} cells; at most {most} become JSON: ask for CBOR")
+    rows: list[object] = table.column(0).to_pylist() if is_series else table.to_pylist()
+    return rows
+
+
+def convert_frame(value: object, cls: type) -> object:
+    """Return a value of another class as a frame of this class.
+
+    Args:
+        value: a frame; or rows, each a map, or the values of a series.
+        cls: ``Table``, ``DataFrame`` or ``Series``, of pyarrow, pandas or polars.
+
+    Raises:
+        MissingPackage: there is no pyarrow.
+        Exception: the libraries cannot convert the value; a TypeError if it is of another type.
+    """
+    package, name = cls.__module__.partition(".")[0], cls.__name__
+    if type(value) is list:
+        if name == "Series":
+            return cls(value)
+        if not all(type(row) is dict for row in value):
+            raise TypeError("each row must be a map")
+        names = dict.fromkeys(key for row in value for key in row)
+        columns = {key: [row.get(key) for row in value] for key in names}
+        return load_pyarrow().table(columns) if package == "pyarrow" else cls(columns)
+    table = _table_of(value)
+    if name not in ("Table", "DataFrame"):
+        raise TypeError("a frame has several columns")
+    if package == "pandas":
+        return table.to_pandas()
+    return table if package == "pyarrow" else _load(package).from_arrow(table)
+
+
+def _table_of(value: object) -> ModuleType:
+    """Return the table of a frame. Raises TypeError for another value."""
+    package, name = type(value).__module__.partition(".")[0], type(value).__name__
+    pyarrow = load_pyarrow()
+    if package == "pandas" and name == "DataFrame":
+        made = pyarrow.Table.from_pandas(value)
+    elif package == "polars" and name == "DataFrame":
+        made = value.to_arrow()  # type: ignore[attr-defined]  # a frame
+    elif package == "pyarrow" and name == "RecordBatch":
+        made = pyarrow.Table.from_batches([value])
+    elif package == "pyarrow" and name == "Table":
+        made = value
+    else:
+        raise TypeError("it is no frame")
+    table: ModuleType = made  # likewise
+    return table
