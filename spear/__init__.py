@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from spear._arrays import Array as Array
+    from spear._codecs import codec as codec
     from spear._errors import AuthenticationFailed as AuthenticationFailed
     from spear._errors import BrokenEntryPoint as BrokenEntryPoint
     from spear._errors import CallCancelled as CallCancelled
@@ -95,6 +96,7 @@ _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
 _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
     "Array": "spear._arrays",
+    "codec": "spear._codecs",
     "HostLimits": "spear._host_limits",
     "InstanceId": "spear._ids",
     "Instrument": "spear.telemetry",

@@ -438,6 +438,8 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "repeated_argument": (InvalidArguments,),
     "argument_type": (InvalidArguments,),
     "argument_not_sendable": (InvalidArguments,),
+    "no_codec": (InvalidArguments, UnexpectedResult),
+    "codec_failed": (InvalidArguments, UnexpectedResult),
     "bad_item": (InvalidArguments,),
     "types_not_supported": (LocalProtocolError, InvalidArguments),
     "payload_too_large": (LocalProtocolError, InvalidArguments),

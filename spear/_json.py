@@ -3,7 +3,8 @@
 Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "nan"}``, an integer of more
 digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``, a date
 is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. An array of numbers is lists
-of numbers; of other elements, ``{"$array": [dtype, shape, order, base64]}``. Such maps are read back. The
+of numbers; of other elements, ``{"$array": [dtype, shape, order, base64]}``. A value with a codec is
+``{"$codec": [name, content]}``, a table or data frame a list of its rows. Such maps are read back. The
 command line and the gateway both write values in this way.
 """
 
@@ -19,7 +20,10 @@ from math import inf, isfinite
 from typing import Final, NoReturn, final
 
 from ._arrays import Array
+from ._codecs import FRAMES, MAX_CODEC_NAME, AnyCodec, CodedValue, codec_of
 from ._tagged import BY_NAME, CONTAINERS, MAP, TagBudget, TaggedType, tagged_type
+from ._unfolding import unfold_of
+from ._util import summary_of
 
 
 class _InvalidJson(ValueError):
@@ -93,6 +97,8 @@ class _Reader:
             return self._tagged(row, value)
         if key == "$array" and isinstance(value, list):
             return _read_array(value)
+        if key == "$codec":
+            return _read_coded(value)
         if isinstance(value, str):
             if key == "$bytes":
                 return _read_bytes(value)
@@ -127,6 +133,14 @@ def _read_array(parts: list[object]) -> Array:
                 raise _InvalidJson(f"$array: {error}") from None
         case _:
             raise _InvalidJson("$array is not a data type, a shape, an order and Base64")
+
+
+def _read_coded(parts: object) -> CodedValue:
+    match parts:
+        case [str() as name, content] if 0 < len(name) <= MAX_CODEC_NAME:
+            return CodedValue(name, content)
+        case _:
+            raise _InvalidJson("$codec is not the name of a codec and a content")
 
 
 def load_json(text: str | bytes) -> object:
@@ -168,16 +182,50 @@ def _of_other(value: object) -> object:
     return {f"${row.name}": row.write(value)}
 
 
+def _coded_as_json(found: AnyCodec, value: object) -> object:
+    """Return the form of a value with a codec. Raises ValueError."""
+    try:
+        name, content = found.split(value)
+        if name in FRAMES:
+            from ._arrow import rows_of
+
+            return rows_of(name, content, MAX_ELEMENTS)
+    except Exception as error:  # of the user's code, or of a library
+        kind = value.name if isinstance(value, CodedValue) else type(value).__qualname__
+        raise ValueError(f"a value of type {kind}: {summary_of(error)}") from error
+    return {"$codec": [name, _with_whole_arrays(content)]}
+
+
+def _with_whole_arrays(content: object) -> object:
+    """Return a content in which each array has its data type: a codec must get it back as it was."""
+    if isinstance(content, Array):
+        return _whole_array(content)
+    if type(content) is list or type(content) is tuple:
+        return [_with_whole_arrays(each) for each in content]
+    if type(content) is dict:
+        return {key: _with_whole_arrays(each) for key, each in content.items()}
+    return content
+
+
 def _array_as_json(array: Array) -> object:
+    if not array.has_numbers:
+        return _whole_array(array)
+    _expect_short(array)
+    return array.tolist()
+
+
+def _whole_array(array: Array) -> object:
+    _expect_short(array)
+    data = base64.b64encode(array.data).decode()
+    return {"$array": [array.fields or array.dtype, array.shape, array.order, data]}
+
+
+def _expect_short(array: Array) -> None:
     if math.prod(array.shape) > MAX_ELEMENTS:
         raise ValueError(
             f"an array of {math.prod(array.shape)} elements; at most {MAX_ELEMENTS} become JSON: "
             "ask for CBOR"
         )
-    if array.has_numbers:
-        return array.tolist()
-    data = base64.b64encode(array.data).decode()
-    return {"$array": [array.fields or array.dtype, array.shape, array.order, data]}
 
 
 MAX_ELEMENTS: Final = 1 << 20
@@ -186,6 +234,7 @@ MAX_ELEMENTS: Final = 1 << 20
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_of_other)
 
 _KEYS: Final = frozenset({str, bytes})
+_PLAIN_TYPES: Final = CONTAINERS | {type(None), bool, int, float, str, bytes}
 
 
 def dump_json(value: object) -> str:
@@ -196,17 +245,23 @@ def dump_json(value: object) -> str:
         ValueError: two keys of a map, one bytes and one text, would become the same.
     """
     try:
-        if not _has_numbers_as_keys(value):
+        if not _would_mislead(value):
             return _ENCODER.encode(value)
     except (TypeError, ValueError):
         pass  # a key is bytes, a float is not finite, or an integer has too many digits
     return _ENCODER.encode(_as_json(value))
 
 
-def _has_numbers_as_keys(value: object) -> bool:
-    """Return whether a map in a value has a number for a key, which ``json`` would write as text."""
+def _would_mislead(value: object) -> bool:
+    """Return whether ``json`` would write a value as another one.
+
+    It writes a number that is a key of a map as text, and knows no codecs.
+    """
     level = [value]
     while level:
+        others = set(map(type, level)) - _PLAIN_TYPES
+        if any(codec_of(kind) is not None for kind in others):
+            return True
         level = [each for each in level if type(each) in CONTAINERS]
         for each in level:
             if type(each) is dict and not _KEYS.issuperset(map(type, each)):
@@ -216,6 +271,9 @@ def _has_numbers_as_keys(value: object) -> bool:
 
 
 def _as_json(value: object) -> object:
+    found = codec_of(type(value))
+    if found is not None:
+        return _as_json(_coded_as_json(found, value))
     if isinstance(value, float) and not isfinite(value):
         return {"$float": repr(value)}
     if isinstance(value, int):
@@ -237,7 +295,10 @@ def _as_json(value: object) -> object:
     if isinstance(value, Array):
         return _as_json(_array_as_json(value))
     row = tagged_type(type(value))
-    return value if row is None else {f"${row.name}": _as_json(row.write(value))}
+    if row is not None:
+        return {f"${row.name}": _as_json(row.write(value))}
+    unfold = unfold_of(type(value))  # of an object that a codec has made
+    return value if unfold is None else _as_json(unfold(value))
 
 
 def _integer_as_json(value: int) -> object:

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final, TypeAlias, final
 
 from ._arrays import is_array
+from ._codecs import codec_of
 from ._tagged import names_of, tagged_type
 from ._unfolding import Fields, Unfold, unfold_of
 from ._util import text_of
@@ -49,6 +50,9 @@ _ADVICE: Final = {
     "pandas.DataFrame": "a list of dicts, such as .to_dict('records')",
     "pandas.Series": "an array, such as .to_numpy()",
     "pandas.Index": "an array, such as .to_numpy()",
+    "polars.LazyFrame": "a DataFrame, such as .collect()",
+    "pyarrow.Array": "a table, such as pyarrow.table({'values': value})",
+    "pyarrow.ChunkedArray": "a table, such as pyarrow.table({'values': value})",
     "torch.Tensor": "an array, such as .numpy()",
     "pandas.NAType": "None",
     "pandas.NaTType": "None",
@@ -62,7 +66,10 @@ packages may have classes of the same name."""
 _METHODS: Final = ("tolist", "to_list", "to_pylist", "to_dicts", "to_dict", "isoformat")
 """Methods that may convert values of a class that is not in the table."""
 
-_ANYTHING: Final = "numbers, text, bytes, lists, dicts, attrs or dataclass objects"
+_ANYTHING: Final = (
+    "numbers, text, bytes, lists, dicts, attrs or dataclass objects, or an object with a codec "
+    "(spear.codec)"
+)
 
 
 @final
@@ -89,7 +96,7 @@ class CannotSend(Exception):
 
 
 class NotPlain(Exception):
-    """A value holds one of a tagged type, an array, or a map with a number for a key."""
+    """A value holds one of a tagged type or with a codec, an array, or a map with a number for a key."""
 
 
 # Written for speed: it takes a quarter of the time of encoding the value.
@@ -206,6 +213,8 @@ def check_unicode(text: str) -> None:
 
 def _check_other(value: object, levels: int, skip: Skip) -> None:
     """Check a value whose exact type is none of the usual ones."""
+    if codec_of(type(value)) is not None:
+        raise NotPlain
     if isinstance(value, str):
         check_unicode(value)
     elif isinstance(value, _SCALAR_CLASSES) or value is None:

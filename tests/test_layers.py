@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = frozenset(
     {
         "_arrays",
+        "_arrow",
+        "_codecs",
         "_directories",
         "_entry_points",
         "_error_objects",
@@ -56,10 +58,12 @@ LEAVES = frozenset(
 the functions that take resources away from forked children."""
 
 BELOW_LEAVES: Final = {
+    "_arrow": ("_arrays", "_util"),
+    "_codecs": ("_arrow", "_errors", "_tagged", "_util"),
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
-    "_json": ("_arrays", "_tagged"),
-    "_sendable": ("_arrays", "_tagged", "_unfolding", "_util"),
+    "_json": ("_arrays", "_arrow", "_codecs", "_tagged", "_unfolding", "_util"),
+    "_sendable": ("_arrays", "_codecs", "_tagged", "_unfolding", "_util"),
     "_tagged": ("_scalars",),
     "_unfolding": ("_tagged",),
 }

@@ -209,13 +209,13 @@ FRAME = {"__iter__": items, "to_dict": items}
     ("value", "said"),
     [
         (foreign("pandas.core.generic.NDFrame", "pandas.core.frame.DataFrame", **FRAME),
-         "type DataFrame: send a list of dicts, such as .to_dict('records')"),
+         ": send a list of dicts, such as .to_dict('records')"),
         (foreign("pandas.core.frame.DataFrame", "geopandas.geodataframe.GeoDataFrame", **FRAME),
          "type GeoDataFrame: send a list of dicts, such as .to_dict('records')"),
         (foreign("pandas.core.series.Series", **ARRAY), "send an array, such as .to_numpy()"),
         (foreign("pandas._libs.missing.NAType"), "type NAType: send None"),
         (foreign("polars.dataframe.frame.DataFrame", __iter__=items, to_dicts=items),
-         "type DataFrame: send the result of .to_dicts()"),
+         ": send the result of .to_dicts()"),
         (foreign("pyarrow.lib.Table", to_pylist=items), "send the result of .to_pylist()"),
         (foreign("torch.Tensor", **ARRAY), "type Tensor: send an array, such as .numpy()"),
         (foreign("pydantic.types._SecretBase", "pydantic.types.SecretStr"),
@@ -241,7 +241,7 @@ def test_things_of_well_known_packages_are_told_by_which_method_they_can_be_sent
     value: object, said: str
 ) -> None:
     with pytest.raises(CannotSend, match=re.escape(said)):
-        check_sendable(value)
+        encode_sendable(value)
 
 
 def test_a_view_is_sent_by_itself_and_in_nothing_else() -> None:

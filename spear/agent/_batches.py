@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 import trio
 from trio.lowlevel import disable_ki_protection
 
+from spear._codecs import CodecFault
 from spear._errors import (
     DeadlineExceeded,
     FunctionRaised,
@@ -98,6 +99,9 @@ class BatchFunction(RegisteredFunction):
                     calls = deque([each] for each in items)
                 case _:
                     raise ValueError("not a name, seconds, whether to unpack, and a list of items")
+        except CodecFault as fault:  # of one item: the others are not at fault
+            message = f"{BATCH}(): {fault}: call each item alone"
+            raise about_call(Rejected(message, code="not_in_batch")) from fault
         except ValueError as error:
             raise about_call(InvalidArguments(f"{BATCH}(): {error}")) from error
         found = self._by_name.get(name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear._codecs import CodecFault
 from spear._errors import (
     CallFailed,
     DeadlineExceeded,
@@ -370,6 +371,8 @@ class _CallTimeout:
 def _decoded(payload: bytes | memoryview, is_cbor: bool, function: str) -> Value:
     try:
         return decode_result(payload, is_cbor)
+    except CodecFault as fault:
+        raise fault.of_result(f"{function}: cannot decode the result") from fault
     except ValueError as error:
         raise CallFailed(
             f"{function}: cannot decode the result: {error}", delivered="yes"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, fin
 
 from trio.lowlevel import disable_ki_protection
 
+from spear._codecs import CodecFault
 from spear._errors import InvalidArguments, Rejected
 from spear._segments import Segment
 from spear.annotations import Mismatch
@@ -97,6 +98,9 @@ class RegisteredFunction(ABC):
         try:
             payload = self._in_place(call, binder) if call.is_segment else call.payload
             arguments = decode_arguments_untrusted(payload, call.is_cbor)
+        except CodecFault as fault:
+            said = f"{self.name}(): {fault}"
+            raise about_call(InvalidArguments(said, got=fault.name, code=fault.code)) from fault
         except ValueError as error:
             raise about_call(InvalidArguments(f"{self.name}(): {error}")) from error
         self.convert(arguments)

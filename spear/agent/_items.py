@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 import trio
 
+from spear._codecs import CodecFault
 from spear._errors import CallFailed, InvalidArguments
 from spear.annotations import Mismatch
 from spear.channels import protected_class
@@ -72,8 +73,12 @@ class Items(Generic[T]):
         return cast("T", item)
 
     def _undecodable(self, error: ValueError) -> CallFailed:
+        fault = error if isinstance(error, CodecFault) else None
         if self._is_callers:
-            return self._invalid(Mismatch(str(error)), code=None)
+            mismatch = Mismatch(str(error), got=fault.name if fault else "")
+            return self._invalid(mismatch, code=fault.code if fault else None)
+        if fault is not None:
+            return fault.of_result(f"{self._name}: cannot decode an item")
         return CallFailed(f"{self._name}: cannot decode an item: {error}", delivered="yes")
 
     def _checked(self, check: Callable[[object], object], item: object) -> object:

@@ -1,8 +1,8 @@
 """The search for wrong annotations before an agent accepts calls.
 
-No decoded value is a date or an object of an arbitrary class, so no caller can supply a parameter with
-such an annotation. An undefined name in an annotation is misspelled. A name that only type checkers can
-resolve is no mistake; parameters annotated with it are not checked.
+No decoded value is an object of an arbitrary class, so no caller can supply a parameter with such an
+annotation, unless the class has a codec. An undefined name in an annotation is misspelled. A name that
+only type checkers can resolve is no mistake; parameters annotated with it are not checked.
 
 Only functions with other than plain annotations are searched. This takes half a millisecond of an agent's
 start, which the first call then saves.
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from spear._codecs import is_frame
 from spear._errors import ConfigurationError
 from spear._signatures import SCALARS
 from spear._tagged import names_of
@@ -99,6 +100,8 @@ _ADVICE: Final = {
 
 
 def _advice_for(cls: type) -> str:
+    if is_frame(cls):
+        return "install pyarrow in both processes, or use the annotation list"
     for name in names_of(cls):
         if name in _ADVICE:
             take, make = _ADVICE[name]
@@ -107,8 +110,12 @@ def _advice_for(cls: type) -> str:
     package = cls.__module__.partition(".")[0]
     if package == "spear" and cls.__name__ in _OURS:
         return _OURS[cls.__name__]
-    others = f", or make {cls.__name__} a dataclass" if _is_the_users(cls, package) else ""
-    return f"use the annotation str, list or dict{others}"
+    if not _is_the_users(cls, package):
+        return "use the annotation str, list or dict"
+    return (
+        f"use the annotation str, list or dict, make {cls.__name__} a dataclass, or give it a codec "
+        "(spear.codec)"
+    )
 
 
 _OURS: Final = {

@@ -23,6 +23,8 @@ numpy scalar class                        a number in its range
 ``pathlib`` paths                         a path, or text
 ``spear.Array``                           an array
 numpy's ``ndarray``, ``NDArray[...]``     an array, or lists of numbers → an ndarray
+a class with a codec (``spear.codec``)    an instance of the class, or as without the codec
+tables and data frames                    a table or data frame, or rows → as annotated
 another class                             an instance of the class, which no decoded value can be:
                                           see ``spear.agent``
 none, ``Any``, ``object``, an annotation  any value
@@ -43,6 +45,7 @@ from typing import Final, TypeAlias
 
 from ._arrays import array_check
 from ._check import Build, Check
+from ._coded import coded_check
 from ._containers import container_check, union_check
 from ._models import model_check, numpy_scalar_check, struct_check
 from ._scalars import SCALAR_CHECKS, enum_check, literal_check
@@ -111,4 +114,4 @@ def build_check(hint: object) -> Check | None:
     if (scalar := SCALAR_CHECKS.get(cls)) is not None:
         return scalar
     found = (make(cls, arguments, build_check) for make in _MAKERS)
-    return next((check for check in found if check is not None), None)
+    return coded_check(cls, next((check for check in found if check is not None), None))

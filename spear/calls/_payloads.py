@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from spear._codecs import CodecFault
 from spear._errors import InvalidArguments, Overloaded, Rejected, RemoteProtocolError
 from spear._segments import Segment
 from spear._sendable import CannotSend
@@ -70,6 +71,7 @@ def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Resul
 
     Raises:
         Rejected: the value is made of too many items.
+        UnexpectedResult: a codec is missing in this process, or has raised.
         RemoteProtocolError: the payload is not valid CBOR.
     """
     if not is_cbor:
@@ -79,5 +81,7 @@ def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Resul
     except TooManyItems as error:
         message = f"cannot decode the result: {error}"
         raise Rejected(message, code="result_too_large", delivered="yes") from error
+    except CodecFault as fault:
+        raise fault.of_result("cannot decode the result") from fault
     except ValueError as error:
         raise RemoteProtocolError(f"cannot decode the result: {error}", delivered="yes") from error

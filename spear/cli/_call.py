@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from spear._codecs import values_passed_on
 from spear._errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -100,7 +101,7 @@ def define_call(parser: CommandParser) -> None:
 
 def run_call(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
-    with long_integers():
+    with long_integers(), values_passed_on():
         return perform_call(understand(options), verbose=options.verbose)
 
 

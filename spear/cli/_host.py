@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear._codecs import values_passed_on
 from spear._errors import CannotListen, ConfigurationError
 from spear.channels import open_private_nursery, protected_block
 from spear.config import Faults, Loaded, make_runtimes, make_strategies
@@ -57,6 +58,7 @@ def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
         lines.patience_seconds = UNREAD_SECONDS
         stack.enter_context(claim(control_socket(settings)))
         host = _Host(loaded, load, as_json=as_json)
+        stack.enter_context(values_passed_on())
         status = trio.run(host.run, restrict_keyboard_interrupt_to_checkpoints=True)
         if status != 0:
             lines.patience_seconds = IMPATIENT_SECONDS

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
+from spear._codecs import values_passed_on
 from spear._errors import SpawnFailed
 from spear._host_limits import DEFAULT_TIMEOUTS, InstanceTimeouts
 from spear._targets import split_call
@@ -149,7 +150,7 @@ class MapCommand:
 
 def run_map(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
-    with long_integers():
+    with long_integers(), values_passed_on():
         command = understand_map(options)
         if isinstance(command, CallCommand):
             return perform_call(command)

@@ -218,7 +218,7 @@ def parse_json(text: bytes, what: str) -> object:
 def parse_cbor(body: bytes) -> object:
     """Return the value of a CBOR body. Raises Problem."""
     try:
-        return decode_result(body, is_cbor=True)
+        return decode_result(body, is_cbor=True, passes_on=True)
     except TooManyItems:
         raise bad(f"the body has more than {MAX_ITEMS} items: send bytes instead") from None
     except ValueError as error:

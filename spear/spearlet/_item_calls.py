@@ -27,7 +27,7 @@ from spear._errors import (
 from spear._signatures import BATCH
 from spear.calls import R, decode_result_untrusted, enter_stream
 from spear.channels import protected_class
-from spear.wire import decode_failure_untrusted, encode_call
+from spear.wire import decode_failure_untrusted, decode_result, encode_alone, encode_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -303,19 +303,42 @@ class ItemCalls(Generic[T]):
             )  # fmt: skip
             while len(results) < len(items):
                 found: Result = None
+                is_whole = True
                 with trio.move_on_after(seconds + GRACE_SECONDS) as scope:
-                    with suppress(StopAsyncIteration):
-                        found = await anext(stream)
+                    with suppress(trio.EndOfChannel):
+                        found, is_whole = _decode_untrusted(*await stream.receive_item())
                 if scope.cancelled_caught:
                     raise DeadlineExceeded.of_call(calls.name, seconds, "maybe")
                 before = len(results)
                 took = _read_untrusted(found, len(items), results, failures)
+                if not is_whole:
+                    _restore_each(results, failures, before)
                 done = len(results) - before
                 self._adapt(took, done, len(payload) * done // len(items))
                 failed = [each for at, each in failures.items() if at >= before]
                 calls.counters.ended(took / done, None, done - len(failed))
                 for error in failed:
                     calls.counters.ended(took / done, error)
+
+
+def _decode_untrusted(payload: bytes, is_cbor: bool) -> tuple[Result, bool]:
+    """Decode an item of a batch's stream; return it, and whether no codec has failed.
+
+    If one has, all values with codecs stay encoded.
+    """
+    try:
+        return decode_result_untrusted(payload, is_cbor), True
+    except UnexpectedResult:
+        return decode_result(payload, is_cbor, passes_on=True), False
+
+
+def _restore_each(results: list[Result], failures: dict[int, SpearError], start: int) -> None:
+    """Decode the values with codecs in each result; note the failures of those that have none."""
+    for at in range(start, len(results)):
+        try:
+            results[at] = decode_result_untrusted(encode_alone(results[at]), True)
+        except UnexpectedResult as failure:
+            results[at], failures[at] = None, failure
 
 
 def _read_untrusted(

@@ -77,6 +77,7 @@ from ._states import ConnectionState as ConnectionState
 from ._states import Kind as Kind
 from ._states import Role as Role
 from ._strikes import RateLimit as RateLimit
+from ._values import CODED_TAG as CODED_TAG
 from ._values import MAX_VALUE_DEPTH as MAX_VALUE_DEPTH
 from ._values import MAX_VALUE_ITEMS as MAX_VALUE_ITEMS
 from ._values import TooManyItems as TooManyItems

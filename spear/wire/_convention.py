@@ -182,14 +182,20 @@ def unfold(value: object) -> object:
     return found(value)
 
 
-def decode_result(payload: bytes | memoryview, is_cbor: bool) -> Value:
+def decode_result(payload: bytes | memoryview, is_cbor: bool, *, passes_on: bool = False) -> Value:
     """Decode the result, or the stream item, in a payload.
 
+    Args:
+        payload: the payload.
+        is_cbor: whether it is CBOR.
+        passes_on: see :func:`decode_value_untrusted`.
+
     Raises:
+        CodecFault: a codec is missing, or has raised.
         ValueError: the payload is not valid.
     """
     if not is_cbor:
         return payload
     if payload == NONE:
         return None
-    return decode_value_untrusted(payload)
+    return decode_value_untrusted(payload, passes_on=passes_on)

@@ -14,7 +14,8 @@ from typing import Final, final
 
 from cbor2 import CBORTag
 
-from spear._arrays import NotAnArray, as_array, is_array
+from spear._arrays import Array, ArrayPieces, NotAnArray, as_array, is_array
+from spear._codecs import codec_of, is_frame
 from spear._scalars import Unsuitable
 from spear._sendable import (
     CannotSend,
@@ -28,8 +29,10 @@ from spear._sendable import (
 )
 from spear._tagged import KEY_NUMBERS, MAP, UNHASHABLE_TAGS, TagBudget, TaggedType, tagged_type
 from spear._unfolding import unfold_of
+from spear._util import MissingPackage, summary_of
 
 from ._bundles import ARRAY_TAG, LEVELS_OF_ARRAY, LEVELS_OF_FIELDS, ArrayMemory, array_content
+from ._values import CODED_TAG
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, bytes, bytearray})
 _PLAIN_CLASSES: Final = (int, float, bytes, bytearray)
@@ -39,7 +42,7 @@ _PLAIN_CLASSES: Final = (int, float, bytes, bytearray)
 class Lowering:
     """A conversion of one value, with a count of what its tagged values cost the peer.
 
-    Tagged values become tags, enums their values, data classes maps.
+    Tagged values become tags, values with a codec too, enums their values, data classes maps.
 
     Args:
         is_alone: whether the memory of arrays has to be a part of the value, however large.
@@ -68,6 +71,8 @@ class Lowering:
         kind = type(value)
         if kind in _PLAIN:
             return value
+        if codec_of(kind) is not None:
+            return self._coded(value, levels)
         if isinstance(value, str):
             check_unicode(value)
             return value
@@ -149,12 +154,37 @@ class Lowering:
         self._spend()
         return CBORTag(tag, self.lower(content, levels - 1))
 
+    def _coded(self, value: object, levels: int) -> CBORTag:
+        """Return a value with a codec as its tag. Raises CannotSend."""
+        if levels < 2:  # the tag, and the list of name and content
+            raise too_deep()
+        found = codec_of(type(value))
+        assert found is not None
+        kind = type(value).__qualname__
+        try:
+            name, content = found.split(value)
+        except MissingPackage as missing:
+            raise cannot_send(value, str(missing)) from None
+        except Exception as error:  # the user's code, or a library
+            if is_frame(type(value)):
+                raise cannot_send(value, summary_of(error)) from error
+            what = f"a value of type {kind}, whose codec has raised {summary_of(error)}"
+            raise CannotSend(what, "one that its codec can encode") from error
+        self._spend()
+        try:
+            return CBORTag(CODED_TAG, [name, self.lower(content, levels - 2)])
+        except CannotSend as fault:
+            where = f" at {fault.path}" if fault.path else ""
+            what = f"a value of type {kind}, whose codec has made {fault.what}{where}"
+            raise CannotSend(what, fault.instead) from None
+
     def _array(self, value: object, levels: int) -> CBORTag:
         """Return a value that is neither plain nor in the table as an array. Raises CannotSend."""
-        if not is_array(value):
+        array: Array | ArrayPieces
+        if not isinstance(value, ArrayPieces) and not is_array(value):
             raise cannot_send(value)
         try:
-            array = as_array(value)
+            array = value if isinstance(value, ArrayPieces) else as_array(value)
         except NotAnArray as fault:
             raise cannot_send(value, str(fault)) from None
         if levels < LEVELS_OF_FIELDS if array.fields else levels < LEVELS_OF_ARRAY:

@@ -1,9 +1,10 @@
 """Arguments and results as CBOR.
 
-Values are those of JSON, bytes, integers of any size, and those of the types in ``spear._tagged``, which
-are tags. Decoding refuses everything else: other tags, simple values other than false, true and null,
-indefinite lengths, duplicate keys, and more than a million items. The number of items is limited because
-a one-byte empty list takes 64 bytes in memory, and because decoding blocks the event loop.
+Values are those of JSON, bytes, integers of any size, and as tags those of the types in
+``spear._tagged``, arrays, and values with a codec (``spear._codecs``). Decoding refuses everything else:
+other tags, simple values other than false, true and null, indefinite lengths, duplicate keys, and more
+than a million items. The number of items is limited because a one-byte empty list takes 64 bytes in
+memory, and because decoding blocks the event loop.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import cbor2
 
 from spear._arrays import Array
+from spear._codecs import CodecFault, restore_coded
 from spear._tagged import BY_TAG, CONTAINERS, Restore, TagBudget
 
 from ._bundles import ARRAY_TAG, restore_array, split_untrusted
@@ -49,6 +51,9 @@ again and again: a million empty lists take 0.1 s to decode without it, and 0.3 
 
 _TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict})
 """The types that a decoded value without tags is made of."""
+
+CODED_TAG: Final = 0x53706582
+"""The tag of a value with a codec: a list of the codec's name and the encoded content."""
 
 _NEVER: Final = frozenset({type(cbor2.undefined), cbor2.CBORSimpleValue})
 
@@ -96,10 +101,19 @@ def encode_value(value: object, unfold: Callable[[object], object] | None = None
         raise TypeError(str(cause if isinstance(cause, TypeError) else error)) from error
 
 
-def decode_value_untrusted(payload: bytes | memoryview) -> Value:
-    """Decode a payload, which must be exactly one value. Raises ValueError, or TooManyItems.
+def decode_value_untrusted(payload: bytes | memoryview, *, passes_on: bool = False) -> Value:
+    """Decode a payload, which must be exactly one value.
 
-    Large arrays are views of the payload.
+    Large arrays are views of the payload. A value whose type has a codec is an object of this type.
+
+    Args:
+        payload: the encoded value, or a bundle.
+        passes_on: whether values with codecs stay encoded, as :class:`CodedValue`, to be sent again.
+
+    Raises:
+        TooManyItems: the value has more than :data:`MAX_VALUE_ITEMS` items.
+        CodecFault: a codec is missing, or has raised.
+        ValueError: the payload is not valid.
     """
     payload, memory = split_untrusted(payload)
     if len(payload) > MAX_VALUE_ITEMS and _has_too_many_items(payload):
@@ -118,8 +132,10 @@ def decode_value_untrusted(payload: bytes | memoryview) -> Value:
             if type(error.__cause__) is not _TagFound:
                 raise
             source.seek(0)
-            value = _decode(source, _tag_decoders(memory))
+            value = _decode(source, _tag_decoders(memory, passes_on=passes_on))
     except cbor2.CBORError as error:
+        if isinstance(error.__cause__, CodecFault):
+            raise error.__cause__ from error.__cause__.__cause__
         raise ValueError(f"not a valid value: {error.__cause__ or error}") from error
     finally:
         if collects:
@@ -202,20 +218,27 @@ def _stop(*_: object) -> object:
 
 
 _REFUSED: Final = {tag: _refuse for tag in _KNOWN_TO_CBOR2 if tag not in BY_TAG}
-_STOP: Final = _REFUSED | dict.fromkeys((*BY_TAG, ARRAY_TAG), _stop)
+_STOP: Final = _REFUSED | dict.fromkeys((*BY_TAG, ARRAY_TAG, CODED_TAG), _stop)
 
 
-def _tag_decoders(memory: memoryview | None) -> dict[int, TagDecoder]:
+def _tag_decoders(memory: memoryview | None, *, passes_on: bool) -> dict[int, TagDecoder]:
     """Return decoders for the tags of one value, which count what they cost together.
 
     Args:
         memory: the memory of the value's large arrays; None if the value is in no bundle.
+        passes_on: see :func:`decode_value_untrusted`.
     """
     budget = TagBudget()
 
     def array(content: object, _: bool) -> object:
         budget.spend()
         return restore_array(content, memory)
+
+    def coded(content: object, _: bool) -> object:
+        budget.spend()
+        if not _is_known(content):  # before the user's code sees it
+            _refuse()
+        return restore_coded(content, passes_on=passes_on)
 
     def decoder(restore: Restore) -> TagDecoder:
         def decode(content: object, _: bool) -> object:
@@ -225,4 +248,4 @@ def _tag_decoders(memory: memoryview | None) -> dict[int, TagDecoder]:
         return decode
 
     decoders = {tag: decoder(restore) for tag, restore in BY_TAG.items()}
-    return _REFUSED | decoders | {ARRAY_TAG: array}
+    return _REFUSED | decoders | {ARRAY_TAG: array, CODED_TAG: coded}

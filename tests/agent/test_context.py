@@ -563,7 +563,8 @@ async def test_arguments_of_a_call_back_must_be_something_that_can_be_sent(town:
     caller = await town.settle(app)
     assert await caller.call("odd", "object") == (
         "no: odd(argument 2[0]): cannot send a value of type object: "
-        "send numbers, text, bytes, lists, dicts, attrs or dataclass objects instead"
+        "send numbers, text, bytes, lists, dicts, attrs or dataclass objects, or an object with a "
+        "codec (spear.codec) instead"
     )
     assert await caller.call("odd", "fraction") == (
         "no: odd(part=...): cannot send a value of type Fraction: send text, such as str(value) instead"

@@ -74,9 +74,15 @@ def foreign(package: str, *names: str) -> type:
 
 
 PART = "Fraction cannot be sent: use the annotation str, and Fraction() in the function"
-CLOCK = "Clock cannot be sent: use the annotation str, list or dict, or make Clock a dataclass"
-HOUR = "Hour cannot be sent: use the annotation str, list or dict, or make Hour a dataclass"
-FRAME = "DataFrame cannot be sent: use the annotation list, and DataFrame() in the function"
+CLOCK = (
+    "Clock cannot be sent: use the annotation str, list or dict, "
+    "make Clock a dataclass, or give it a codec (spear.codec)"
+)
+HOUR = (
+    "Hour cannot be sent: use the annotation str, list or dict, "
+    "make Hour a dataclass, or give it a codec (spear.codec)"
+)
+FRAME = "GeoDataFrame cannot be sent: use the annotation list, and GeoDataFrame() in the function"
 NUMPY = "datetime64 cannot be sent: use the annotation str, and numpy.datetime64() in the function"
 DEQUE = "deque cannot be sent: use the annotation list, and deque() in the function"
 # Types for which the error does not advise to make them a dataclass.
@@ -87,7 +93,10 @@ BUFFER = "SharedBuffer cannot be sent: use the annotation memoryview, the type o
 CONTEXT = (
     "CallContext cannot be sent: remove the parameter, and use spear.context() in the function"
 )
-OTHER = "date cannot be sent: use the annotation str, list or dict, or make date a dataclass"
+OTHER = (
+    "date cannot be sent: use the annotation str, list or dict, "
+    "make date a dataclass, or give it a codec (spear.codec)"
+)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,7 @@ OTHER = "date cannot be sent: use the annotation str, list or dict, or make date
         (set[Fraction], PART), (tuple[Fraction, ...], PART), (tuple[int, Fraction], PART),
         (dict[str, Fraction], PART), (list[dict[str, Clock]], CLOCK), (Dated, PART),
         (list[Dated], PART), (Items[Fraction], PART),
-        (foreign("pandas.core.frame", "NDFrame", "DataFrame"), FRAME),
+        (foreign("pandas.core.frame", "DataFrame", "GeoDataFrame"), FRAME),
         (foreign("numpy", "generic", "datetime64"), NUMPY),
         (foreign("shop", "date"), OTHER),
         (deque, DEQUE), (type(sys), MODULE), (trio.CapacityLimiter, LIMITER), (spear.Spearlet, SPEARLET),
