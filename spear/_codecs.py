@@ -154,7 +154,7 @@ def codec(  # type: ignore[explicit-any]  # decode() takes any content
         )
     other = _by_name.get(chosen)
     if chosen in FRAMES or (other is not None and other.type_name != home):
-        whose = "of Spear's own" if other is None else f"of {other.type_name}"
+        whose = f"of {other.type_name}" if other and chosen not in FRAMES else "of Spear's own"
         raise ConfigurationError(
             f"the name {chosen!r} is that of the codec {whose}: give the codec of {home} another one, as "
             "in name='...'"

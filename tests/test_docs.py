@@ -219,8 +219,10 @@ async def fault(command: Command, directory: Path, environment: dict[str, str]) 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if list(commands(read(name)[0]))])
 async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
     blocks, _ = read(name)
-    if any("import numpy" in each.text for each in blocks):
-        pytest.importorskip("numpy", reason="numpy has no wheel for this Python")
+    for imported, packages in {"numpy": ["numpy"], "pandas": ["pandas", "pyarrow"]}.items():
+        if any(f"import {imported}" in each.text for each in blocks):
+            for package in packages:
+                pytest.importorskip(package, reason=f"{package} has no wheel for this Python")
     environment = prepare(tmp_path, blocks)
     faults: list[str] = []
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
