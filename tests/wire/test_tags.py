@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import re
 import sys
+from collections import UserDict, UserList
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,6 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from spear import InvalidArguments
 from spear._tagged import BY_TAG, PRIVATE_TAGS
 from spear.wire import decode_value_untrusted, encode_alone, encode_call, encode_sendable
 
@@ -242,6 +247,81 @@ def test_s6_tags_and_numbers_in_tables_are_counted_together(
 def test_a_decimal_number_of_the_largest_exponent_is_a_small_integer() -> None:
     number = cast("Decimal", sent(Decimal("9E+6144")))
     assert sys.getsizeof(int(number)) < 4096
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    NIGHT = date(2026, 1, 2)
+
+
+class Name(str):
+    pass
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@dataclass
+class Order:
+    day: date
+    colour: Colour
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        (Name("tea"), "tea"),
+        ((1, "a"), [1, "a"]),
+        (Level.HIGH, 3),
+        (UserDict({"day": date.min}), {"day": date.min}),
+        (UserList([date.min]), [date.min]),
+        (range(2), [0, 1]),
+        (Colour.RED, "red"),
+        (Colour.NIGHT, date(2026, 1, 2)),
+        (Order(date.min, Colour.RED), {"day": date.min, "colour": "red"}),
+        ({Colour.RED, 1}, {"red", 1}),
+        ({Level.HIGH, (1, 2)}, {3, (1, 2)}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_stands_beside_a_tagged_value_arrives_as_it_does_alone(
+    value: object, arrives: object
+) -> None:
+    for beside in [Decimal(1), value], {"beside": Decimal(1), "value": value}:
+        arrived = cast("list[object] | dict[str, object]", sent(beside))
+        assert (arrived[1] if isinstance(arrived, list) else arrived["value"]) == arrives
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ([{1}, object()], "[1]"),
+        ({"a": [{1}, object()]}, "['a'][1]"),
+        ({(1, object())}, "{...}[1]"),
+        (Order(date.min, cast("Colour", object())), ".colour"),
+    ],
+)
+def test_the_place_of_what_cannot_be_sent_is_told(value: object, path: str) -> None:
+    with pytest.raises(InvalidArguments, match=re.escape(f"argument 1{path}")):
+        encode_call("f", (value,), {})
+    with pytest.raises(InvalidArguments, match=re.escape(f"order{path}")):
+        encode_call("f", ({1},), {"order": value})
+
+
+def test_too_many_levels_are_refused_wherever_they_are() -> None:
+    value: object = {1}
+    for _ in range(58):
+        value = [value]
+    encode_call("f", (value,), {})
+    for edge in Order(date.min, cast("Colour", value)), (value,), UserDict(a=value), {1: value}:
+        deeper: object = edge
+        for _ in range(4):
+            deeper = [deeper]
+            with suppress(InvalidArguments):
+                encode_call("f", (deeper,), {})
+        with pytest.raises(InvalidArguments, match="more than 64 levels"):
+            encode_call("f", (deeper,), {})
 
 
 def test_plain_values_are_bytes_and_others_are_marked() -> None:
