@@ -225,7 +225,7 @@ class ItemCalls(Generic[T]):
                 self._may_batch = False  # shared memory cannot travel in a batch
             result = calls.convert(result)
         except SpearError as failure:
-            error = failure
+            error, result = failure, None
         else:
             self._adapt(response.execution_seconds, 1, len(payload))
         return self._outcome(index, item, result, error, assignments)

@@ -21,6 +21,7 @@ from spear import (
     Rejected,
     RemoteProtocolError,
     RetryPolicy,
+    UnexpectedResult,
     WorkerDied,
     open_spearlet,
 )
@@ -655,6 +656,35 @@ async def test_a_full_queue_makes_a_batch_wait_and_never_fails_it(
             await trio.testing.wait_all_tasks_blocked()
             outcomes = await collect(deployment.rest, [0.001] * 40)
     assert {each.result for each in outcomes} == {0.001}
+
+
+async def test_a_batch_that_finds_the_queue_full_waits(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent("slow")
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(queue=0, concurrency=1)
+        deployment = await spearlet.deploy(app, settings=settings)
+        async with deployment.rest.map([0.001] * 400) as results:
+            for _ in range(20):
+                await anext(results)
+            await trio.sleep(1)  # the map runs ahead, with two large batches at a time
+            assert [each async for each in results] == [0.001] * 380
+
+
+async def test_a_result_of_another_type_fails_alone(size: str) -> None:
+    async with deployed(Probe().agent) as deployment:
+        wanted = deployment.echo.options(returns=int)
+        outcomes = await collect(wanted, [*range(9), "tea", *range(30)])
+    assert [each.index for each in outcomes if each.error is not None] == [9]
+    assert isinstance(outcomes[9].error, UnexpectedResult)
+    assert [each.result for each in outcomes] == [*range(9), None, *range(30)]
 
 
 async def test_an_item_that_is_tried_again_has_no_more_time_than_its_timeout(
