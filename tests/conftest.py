@@ -45,7 +45,7 @@ as virtual machines in a busy data centre do, only one alarm is counted for that
 CLEAN_UP_SECONDS = 10.0
 """Seconds that a test has for clean-up after its time limit, before the whole run is ended."""
 
-MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_arrays.py", "test_prefix_example.py"}
+MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_prefix_example.py"}
 """Names in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
 that these and the quick tests do not run."""
 
@@ -186,8 +186,8 @@ def is_measured(item: pytest.Item) -> bool:
     """Return whether to measure the coverage of a test."""
     if item.get_closest_marker("repetitive"):
         return False
-    names = item.path.relative_to(TESTS).parts
-    return not item.get_closest_marker("slow") or not MEASURED_THOUGH_SLOW.isdisjoint(names)
+    room = item.path.relative_to(TESTS).parts[0]
+    return not item.get_closest_marker("slow") or room in MEASURED_THOUGH_SLOW
 
 
 @contextlib.contextmanager

@@ -170,6 +170,15 @@ def test_failures_are_kept_and_do_not_stop_other_items(run: Run, here: Path) -> 
     assert summary_of(done).startswith("spear: 2 of 7 done, 5 failed, ")
 
 
+def test_a_long_item_that_fails_is_shown_in_part(run: Run, here: Path) -> None:
+    long = f"bad {'x' * 1000}"
+    items(here / "items", long)
+    done = run("map", "shop.py:measure", "--input", "items", "-j1")
+    assert lines_of(done.output)[0]["item"] == long
+    assert "xxx..., failed: ValueError: bad xxx" in done.errors
+    assert f'"{long}"' not in done.errors
+
+
 def test_failed_items_are_called_again(run: Run, here: Path) -> None:
     items(here / "items", "one", "two", "three")
     done = run("map", "shop.py:third_time", "--input", "items", "-j2", "--retries", "1", "--quiet")
@@ -371,6 +380,7 @@ def test_a_full_disk_ends_the_run(run: Run, here: Path) -> None:
         (("--input", "shop.py", "--output", "o", "--resume", "--overwrite"), "does not: use one"),
         (("--input", "shop.py", "--output", "."), "cannot write to .: Is a directory"),
         (("--input", "shop.py", "--output", "no/out"), "cannot write to no/out: No such file"),
+        (("--input", "shop.py", "--output", "o" * 300), "ooo: File name too long"),
         (
             ("--input", "shop.py", "--output", "/dev/null", "--resume"),
             "--resume needs a regular file",

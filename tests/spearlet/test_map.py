@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import pytest
 import trio
@@ -681,7 +681,7 @@ async def test_a_batch_that_finds_the_queue_full_waits(
 async def test_a_result_of_another_type_fails_alone(size: str) -> None:
     async with deployed(Probe().agent) as deployment:
         wanted = deployment.echo.options(returns=int)
-        outcomes = await collect(wanted, [*range(9), "tea", *range(30)])
+        outcomes = await collect(cast("Function", wanted), [*range(9), "tea", *range(30)])
     assert [each.index for each in outcomes if each.error is not None] == [9]
     assert isinstance(outcomes[9].error, UnexpectedResult)
     assert [each.result for each in outcomes] == [*range(9), None, *range(30)]
