@@ -8,7 +8,7 @@ since most functions need none.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from math import ceil, inf
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
 """The tuple (call, name of the function, deadline, service, bridge from asyncio to Trio or None)."""
 
-current: Final[ContextVar[CurrentCall | str]] = ContextVar("spear call")
-"""The current call; or the name of a batched function, which runs on behalf of several calls."""
+current: Final[ContextVar[CurrentCall | Callable[[], CurrentCall] | str]] = ContextVar("spear call")
+"""The current call, or a function that returns it; or the name of a batched function, which runs on
+behalf of several calls."""
 
 
 def context() -> CallContext:
@@ -69,7 +70,7 @@ def context() -> CallContext:
             f"{state}() gets several calls at once, and has no context of one call: pass what the "
             "function needs as a part of each item"
         )
-    return CallContext(state)
+    return CallContext(state if isinstance(state, tuple) else state())
 
 
 async def call(

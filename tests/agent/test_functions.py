@@ -446,10 +446,28 @@ async def test_context_variables_do_not_leak_from_call_to_call() -> None:
     def in_thread(value: str) -> str:
         return look_and_set(value)
 
+    @app.function
+    async def stream_in_task(value: str) -> AsyncIterator[str]:
+        yield look_and_set(value)
+
+    @app.function
+    def stream_in_thread(value: str) -> Iterator[str]:
+        yield look_and_set(value)
+
+    @app.batched(max_wait_seconds=0)
+    async def batch_in_task(values: list[str]) -> list[str]:
+        return [look_and_set(values[0])]
+
+    @app.batched(max_wait_seconds=0)
+    def batch_in_thread(values: list[str]) -> list[str]:
+        return [look_and_set(values[0])]
+
     async with calling(app) as caller:
         for _ in range(3):
-            assert await caller.call("in_task", "dirty") == "clean"
-            assert await caller.call("in_thread", "dirty") == "clean"
+            for name in "in_task", "in_thread", "batch_in_task", "batch_in_thread":
+                assert await caller.call(name, "dirty") == "clean"
+            for name in "stream_in_task", "stream_in_thread":
+                assert await caller.items(name, "dirty") == ["clean"]
 
 
 # -- streams ------------------------------------------------------------------------------------------

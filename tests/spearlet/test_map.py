@@ -6,8 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, cast, final
 
+from contextvars import ContextVar
+from math import inf
+from pathlib import Path
 import pytest
 import trio
+import attrs
 import trio.testing
 
 import spear
@@ -572,6 +576,135 @@ async def test_items_of_a_dead_instance_are_repeated_if_the_function_is_idempote
         outcomes = await collect(deployment.work, range(200), retry=retry)
     assert [each.result for each in outcomes] == list(range(200))
     assert max(each.attempts for each in outcomes) > 1
+converting: list[str] = []
+"""The functions whose arguments were converted to Order objects."""
+
+
+@attrs.frozen
+class Order:
+    number: int
+
+    def __attrs_post_init__(self) -> None:
+        converting.append(spear.context().function)
+
+
+async def test_the_context_of_an_item_is_its_own_after_a_wrapper_and_in_a_converter(
+    batches: None,
+) -> None:
+    app = spear.Agent()
+    converting.clear()
+
+    async def look(number: int) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        here = spear.context()
+        return [here.function, 0 < here.remaining_seconds() <= 60]
+
+    @app.function
+    def look_by_wrapper(number: int) -> object:
+        return look(number)
+
+    @app.batched
+    async def take(orders: list[Order]) -> list[int]:
+        return [each.number for each in orders]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.look_by_wrapper, range(20))
+        taken = await collect(deployment.take, [{"number": each} for each in range(20)])
+    assert [each.result for each in outcomes] == [["look_by_wrapper", True]] * 20
+    assert [each.result for each in taken] == list(range(20))
+    assert converting == ["take"] * 20
+
+
+mark: ContextVar[int | None] = ContextVar("mark", default=None)
+
+
+async def set_in_task(number: int) -> list[int | None]:
+    before = mark.get()
+    mark.set(number)
+    await trio.lowlevel.checkpoint()
+    seen: list[int | None] = [before, mark.get()]
+
+    async def look() -> None:
+        seen.append(mark.get())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+    return seen
+
+
+def set_in_thread(number: int) -> list[int | None]:
+    before = mark.get()
+    mark.set(number)
+    return [before, mark.get(), trio.from_thread.run_sync(mark.get)]
+
+
+def set_by_wrapper(number: int) -> object:
+    assert mark.get() is None
+    mark.set(0)
+    return set_in_task(number)
+
+
+async def set_in_batch(numbers: list[int]) -> list[list[int | None]]:
+    before = mark.get()
+    mark.set(numbers[-1])
+    return [[before, number, number] for number in numbers]
+
+
+@pytest.mark.parametrize(
+    "function", [set_in_task, set_in_thread, set_by_wrapper], ids=lambda each: each.__name__
+)
+async def test_context_variables_do_not_leak_from_item_to_item(
+    size: str, function: Callable[[int], object]
+) -> None:
+    app = spear.Agent("marks", concurrency=1)
+    app.function(function)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.function(function.__name__), range(50))
+    assert [each.result for each in outcomes] == [[None, each, each] for each in range(50)]
+    assert mark.get() is None
+
+
+@final
+class Incomparable:
+    """A value such as an array of numpy, whose comparisons have no truth."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("no truth")
+
+    __hash__ = None  # type: ignore[assignment]  # as of numpy's arrays
+
+
+async def test_context_variables_do_not_leak_if_their_values_cannot_be_compared(
+    batches: None,
+) -> None:
+    app = spear.Agent("odd")
+    value: ContextVar[Incomparable] = ContextVar("value")
+    first = Incomparable()
+
+    @app.lifespan
+    async def life() -> AsyncIterator[None]:
+        value.set(first)
+        yield
+
+    @app.function
+    async def is_first(number: int) -> bool:
+        found = value.get()
+        value.set(Incomparable())
+        return found is first
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.is_first, range(20))
+    assert [each.result for each in outcomes] == [True] * 20
+
+
+async def test_context_variables_do_not_leak_from_batch_to_batch(size: str) -> None:
+    app = spear.Agent("marks")
+    app.batched(max_size=3)(set_in_batch)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.set_in_batch, range(50))
+    assert [each.result for each in outcomes] == [[None, each, each] for each in range(50)]
+
+
 
 
 STEPPING = """
