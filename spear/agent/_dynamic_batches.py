@@ -33,7 +33,7 @@ from spear.channels import call_unprotected, open_private_nursery, protected_cla
 
 from ._as_called import as_called
 from ._context import current
-from ._failures import about_call
+from ._failures import about_call, as_raisable
 from ._functions import RegisteredFunction
 
 if TYPE_CHECKING:
@@ -356,5 +356,11 @@ class PlainBatchedFunction(BatchedFunction):
 
     @disable_ki_protection  # it awaits the user's code
     async def _call(self, items: list[object], call: InboundCall, service: AgentService) -> object:
-        result = await service.in_thread(call, self._batch_function, items)
+        result = await service.in_thread(call, self._call_plain, items)
         return await result if isinstance(result, Coroutine) else result
+
+    def _call_plain(self, items: list[object]) -> object:
+        try:
+            return self._batch_function(items)
+        except StopIteration as stop:
+            raise as_raisable(stop) from stop

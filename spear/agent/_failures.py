@@ -56,6 +56,11 @@ def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
         return FunctionRaised(text_of(error), type_name=name_of(error))
 
 
+def as_raisable(stop: StopIteration) -> FunctionRaised:
+    """Return the failure for a StopIteration of a function, which Python replaces in a coroutine."""
+    return FunctionRaised(text_of(stop), type_name=name_of(stop))
+
+
 def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     leaves = list(leaves_of(error))
     alone = leaves[0] if len(leaves) == 1 else None

@@ -24,7 +24,7 @@ from spear.wire import NONE
 
 from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
 from ._encoding import encode_outcome
-from ._failures import about_call
+from ._failures import about_call, as_raisable
 from ._items import Items
 from ._result_checks import make_result_check, wrong_result
 
@@ -238,7 +238,10 @@ class PlainFunction(RegisteredFunction):
 
     def call(self, positional: list[object], keywords: dict[str, object]) -> object:
         """Call the function, and return its result, which may be a coroutine to await in Trio."""
-        result = self.function(*positional, **keywords)
+        try:
+            result = self.function(*positional, **keywords)
+        except StopIteration as stop:
+            raise as_raisable(stop) from stop
         if type(result) in COMMON_RESULTS or isinstance(result, Coroutine):
             return result
         if isinstance(result, Awaitable):

@@ -107,6 +107,51 @@ async def test_what_a_function_says_of_itself_is_not_believed() -> None:
     assert raised.value.delivered == "yes"
 
 
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+async def test_a_stop_iteration_of_a_plain_function_keeps_its_name(debug: bool) -> None:
+    app = Agent(debug=debug)
+
+    @app.function
+    def fail(numbers: list[int]) -> int:
+        return next(iter(numbers))
+
+    @app.function
+    async def fail_async() -> None:
+        raise StopIteration(7)
+
+    @app.function
+    def fail_later() -> Iterator[int]:
+        yield 1
+        raise StopIteration(7)
+
+    @app.batched(max_wait_seconds=0)
+    def fail_together(numbers: list[int]) -> list[int]:
+        raise StopIteration(numbers)
+
+    @app.batched(max_wait_seconds=0)
+    def fail_apart(numbers: list[int]) -> list[int | Exception]:
+        return [StopIteration(number) for number in numbers]
+
+    async with calling(app) as caller:
+        for name, argument, message in (
+            ("fail", [], ""),
+            ("fail_together", 7, "[7]"),
+            ("fail_apart", 7, "7"),
+        ):
+            with pytest.raises(FunctionRaised) as raised:
+                await caller.call(name, argument)
+            assert (raised.value.type_name, raised.value.remote_message) == (
+                "StopIteration",
+                message,
+            )
+            assert raised.value.delivered == "yes"
+            assert ("StopIteration" in (raised.value.remote_traceback or "")) is debug
+        with pytest.raises(FunctionRaised, match="RuntimeError: coroutine raised StopIteration"):
+            await caller.call("fail_async")
+        with pytest.raises(FunctionRaised, match="RuntimeError: generator raised StopIteration"):
+            await caller.items("fail_later")
+
+
 class Late:
     """A host whose functions take until their deadlines."""
 

@@ -541,6 +541,25 @@ DYING = """
 import os, spear
 
 app = spear.Agent()
+async def test_a_stop_iteration_of_an_item_keeps_its_name(size: str) -> None:
+    app = spear.Agent()
+
+    @app.function
+    def first(numbers: list[int]) -> int:
+        return next(iter(numbers))
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(
+            deployment.first, [[each] if each % 5 else [] for each in range(20)]
+        )
+    for each in outcomes:
+        if each.index % 5:
+            assert each.result == each.index
+        else:
+            assert isinstance(each.error, FunctionRaised)
+            assert each.error.type_name == "StopIteration"
+
+
 
 @app.function
 def work(number: int) -> int:
