@@ -33,7 +33,12 @@ from spear import (
 from spear._ids import Secret
 from spear.agent import serve
 from spear.calls import CallOptions
-from spear.channels import ChannelConfig, CommunicationStrategy, LatencyHistogram
+from spear.channels import (
+    ChannelConfig,
+    CommunicationStrategy,
+    LatencyHistogram,
+    ThreadedFunctions,
+)
 from spear.gateway import GatewaySettings
 from spear.runtimes import Instance
 from spear.spearlet import SpearletState
@@ -282,6 +287,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Function.stream(timeout)": (
         lambda w, v: opened(w.deployment.ticks.stream(timeout=v)), NO_TIMEOUTS,
     ),
+    "ThreadedFunctions(threads)": (made(ThreadedFunctions, "threads"), NO_COUNTS),
     "Function.submit(timeout)": (
         lambda w, v: w.deployment.echo.submit(1, timeout=v).result(), NO_TIMEOUTS,
     ),

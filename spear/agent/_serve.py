@@ -279,6 +279,7 @@ class _Session:
                 service=self._agent.service,
                 functions=self._agent.functions,
                 streams=self._agent.streams,
+                threaded=self._agent.service.threaded_functions(self._limits.max_calls),
                 limits=self._limits,
                 resumes=self._resumes,
                 low_latency=self._low_latency,

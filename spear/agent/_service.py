@@ -14,7 +14,7 @@ import trio
 
 from spear._errors import CallFailed, ConfigurationError, NotFound, Rejected, SpearError
 from spear._util import did_you_mean, leaves_of
-from spear.channels import protected_block, run_to_its_end
+from spear.channels import ThreadedFunctions, protected_block, run_to_its_end
 
 from ._batches import BatchFunction
 from ._context import current
@@ -53,13 +53,14 @@ class AgentService:
     Attributes:
         functions: all announced functions, in the order of their announcement.
         threads: the threads in which plain functions run.
+        most_threads: the most of them.
         call_seconds: the default timeout of calls that functions make.
         has_own_process: whether this process's signal handlers raise nothing, so that a KeyboardInterrupt
             comes from the function itself.
         runs_inline: whether plain functions run in Trio's thread, for reproducible runs.
         own_calls: a record of functions that wait for other functions of this process.
         clock, token, thread: the clock, token and thread of the Trio loop that serves. They exist while
-            the agent runs, as do ``threads``, ``own_calls`` and ``call_seconds``.
+            the agent runs, as do ``threads``, ``most_threads``, ``own_calls`` and ``call_seconds``.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class AgentService:
         self.runs_inline = False
         self._by_name: dict[str, RegisteredFunction] = {}
         self.threads: Threads
+        self.most_threads: int
         self.own_calls: OwnCalls
         self.call_seconds: float
         self.clock: trio.abc.Clock
@@ -114,6 +116,7 @@ class AgentService:
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
             self.threads = function_threads(threads)
+            self.most_threads = threads
             self.own_calls = OwnCalls(self._by_name.get, threads)
             self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
@@ -144,6 +147,13 @@ class AgentService:
                 if self._bridge is not None:
                     bridge, self._bridge = self._bridge, None
                     await run_to_its_end(bridge.aclose)
+
+    def threaded_functions(self, slots: int) -> ThreadedFunctions:
+        """Return the functions that run in threads, if there are fewer threads than ``slots``."""
+        if self.runs_inline or self.most_threads >= slots:
+            return ThreadedFunctions()
+        names = frozenset(each.name for each in self.functions if each.needs_thread)
+        return ThreadedFunctions(names, self.most_threads)
 
     # -- called by channels ---------------------------------------------------------------------------
 

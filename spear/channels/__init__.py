@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._manager import open_connection_manager as open_connection_manager
     from ._nursery import open_private_nursery as open_private_nursery
     from ._nursery import run_to_its_end as run_to_its_end
+    from ._peer import ThreadedFunctions as ThreadedFunctions
     from ._response import ExecutionResponse as ExecutionResponse
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import LatencyHistogram as LatencyHistogram
@@ -65,6 +66,7 @@ _HOMES = {
     "Metadata": "._calls",
     "OnProgress": "._calls",
     "Service": "._handlers",
+    "ThreadedFunctions": "._peer",
     "Timers": "._timers",
     "call_unprotected": "._interrupts",
     "SharedBuffer": ".segments",

@@ -61,7 +61,7 @@ from ._deadlines import Deadlines
 from ._handlers import Handlers, NoService
 from ._heartbeat import Heartbeat
 from ._interrupts import protected_block, protected_class
-from ._peer import Peer, announcements
+from ._peer import NO_THREADED, Peer, ThreadedFunctions, announcements
 from ._response import ExecutionResponse
 from ._slots import SlotQueue
 from ._statistics import ChannelStatistics, Counters
@@ -192,6 +192,14 @@ class CommunicationChannel:
     def streams(self) -> frozenset[str]:
         """The names of the peer's functions that send items."""
         return self._peer.streams
+
+    def threads_for(self, function: str) -> int | None:
+        """Return the peer's number of threads, if a function runs in them, and further calls wait there.
+
+        None if as many calls of the function run at a time as the peer takes.
+        """
+        threaded = self._peer.threaded
+        return threaded.threads if function in threaded.names else None
 
     @property
     def peer_draining(self) -> trio.Event:
@@ -652,14 +660,21 @@ class CommunicationChannel:
 
     # -- announcing ---------------------------------------------------------------------------
 
-    def announce(self, names: Sequence[str], streams: Collection[str] = ()) -> None:
+    def announce(
+        self,
+        names: Sequence[str],
+        streams: Collection[str] = (),
+        *,
+        threaded: ThreadedFunctions = NO_THREADED,
+    ) -> None:
         """Announce our functions to the peer; they are numbered from 1 in this order.
 
         Args:
             names: the names of all functions.
             streams: the names of the functions that send items.
+            threaded: the functions that run in threads, of which we have fewer than slots.
         """
-        for head in announcements(names, streams):
+        for head in announcements(names, streams, threaded):
             self.connection.send_control(Kind.ANNOUNCE, head=head)
         self._is_announced = True
         if self._pipe.can_fall_silent:

@@ -16,6 +16,7 @@ from ._handshake import Login, log_in
 from ._interrupts import protected_block
 from ._memory_pipe import memory_pipes
 from ._nursery import open_private_nursery
+from ._peer import NO_THREADED
 from ._pipes import open_pipe
 from ._timers import open_timers
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
 
     from ._handlers import Service
+    from ._peer import ThreadedFunctions
     from ._timers import Timers
 
 
@@ -35,6 +37,7 @@ async def connect_channel(
     service: Service | None = None,
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
+    threaded: ThreadedFunctions = NO_THREADED,
     limits: WireLimits = DEFAULT_WIRE_LIMITS,
     resumes: bool = False,
     low_latency: bool = False,
@@ -52,6 +55,7 @@ async def connect_channel(
         service: runs the functions that the host calls.
         functions: the names of our functions, announced in this order.
         streams: the names of the functions that send items.
+        threaded: the functions that run in threads, of which we have fewer than slots.
         limits: the limits of this end.
         resumes: whether the secret is a session key.
         low_latency: whether to poll for input for a moment before sleeping.
@@ -66,14 +70,13 @@ async def connect_channel(
         async with open_timers() as timers, open_private_nursery() as nursery:
             pipe = open_pipe(stream, limits, nursery, low_latency=low_latency)
             try:
-                connection = Connection(
-                    Role.AGENT, limits, pipe.sink, receiver=pipe.receiver, trusted=True
-                )
+                sink, receiver = pipe.sink, pipe.receiver
+                connection = Connection(Role.AGENT, limits, sink, receiver=receiver, trusted=True)
                 login = await log_in(pipe, connection, limits, instance_id, secret, resumes=resumes)
                 channel = CommunicationChannel(
                     pipe, connection, instance_id, limits, timers, service=service, debug=debug
                 )
-                channel.announce(functions, streams)
+                channel.announce(functions, streams, threaded=threaded)
                 nursery.start_soon(channel.run_alone, name=f"spear channel of {instance_id}")
                 try:
                     yield channel, login
@@ -96,6 +99,7 @@ async def open_memory_channels(
     agent_service: Service | None = None,
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
+    threaded: ThreadedFunctions = NO_THREADED,
     limits: WireLimits = DEFAULT_WIRE_LIMITS,
     debug: bool = False,
     timers: Timers | None = None,
@@ -127,7 +131,7 @@ async def open_memory_channels(
         )
         announced = trio.Event()
         host.on_announced = announced.set
-        agent.announce(functions, streams)
+        agent.announce(functions, streams, threaded=threaded)
         nursery.start_soon(host.run_alone)
         nursery.start_soon(agent.run_alone)
         try:

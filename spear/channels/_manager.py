@@ -36,6 +36,7 @@ from ._channel import CommunicationChannel
 from ._handshake import Login, LoginRefused, admit_agent
 from ._interrupts import notify_all, protected_block, protected_class
 from ._nursery import open_private_nursery
+from ._peer import NO_THREADED
 from ._pipes import Pipe, open_pipe
 from ._timers import Timers, open_timers
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from spear.wire import AuthRequest
 
     from ._handlers import Service
+    from ._peer import ThreadedFunctions
 
 logger: Final = logging.getLogger("spear.channels")
 
@@ -145,6 +147,7 @@ class Endpoint:
         service: Service | None = None,
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
+        threaded: ThreadedFunctions = NO_THREADED,
         limits: WireLimits = DEFAULT_WIRE_LIMITS,
         debug: bool = False,
     ) -> AsyncIterator[CommunicationChannel]:
@@ -169,6 +172,7 @@ class Endpoint:
                 agent_service=service,
                 functions=functions,
                 streams=streams,
+                threaded=threaded,
                 limits=limits,
                 debug=debug,
                 timers=manager.timers,

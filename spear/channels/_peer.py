@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from math import inf
 from typing import Final, final
 
+import attrs
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, RemoteProtocolError, SpearError
+from spear._limits import MAX_WHOLE, expect_whole
 from spear.wire import Head, HeadValue
 
 CLOSE_REASON_CHARACTERS: Final = 200
@@ -21,12 +23,37 @@ NAMES_PER_FRAME: Final = 200
 
 
 @final
+@attrs.frozen
+class ThreadedFunctions:
+    """The functions of an agent that run in threads, if the agent has fewer threads than slots.
+
+    Attributes:
+        names: the names of the functions.
+        threads: the most calls of these functions together that run at a time.
+
+    Raises:
+        ConfigurationError: the number of threads cannot be used.
+    """
+
+    names: frozenset[str] = frozenset()
+    threads: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        expect_whole("threads", self.threads, 0)
+
+
+NO_THREADED: Final = ThreadedFunctions()
+"""No such functions: as many calls run at a time as the agent takes."""
+
+
+@final
 class Peer:
     """A record of what the peer of one channel has announced.
 
     Attributes:
         functions: the announced functions: their numbers, by name.
         streams: the names of the functions that send items.
+        threaded: the functions that run in threads, of which the peer has fewer than slots.
         close_reason: the reason in the peer's CLOSE; empty until CLOSE has arrived.
     """
 
@@ -38,6 +65,7 @@ class Peer:
         "close_reason",
         "functions",
         "streams",
+        "threaded",
     )  # fmt: skip
 
     def __init__(self, max_functions: int) -> None:
@@ -45,6 +73,7 @@ class Peer:
         self._has_announced = False
         self.functions: dict[str, int] = {}
         self.streams: frozenset[str] = frozenset()
+        self.threaded = NO_THREADED
         self.close_reason = ""
         self._draining: trio.Event | None = None
         self._took: float = inf  # the newest of our calls that the peer took, as its CLOSE says
@@ -71,11 +100,19 @@ class Peer:
                         f"the peer has more than {self._max_functions} functions"
                     )
                 self.functions[name] = len(self.functions) + 1
-        if isinstance(streams, list) and streams:
-            known = {name for name in streams if isinstance(name, str)}
-            self.streams |= known & self.functions.keys()
+        self.streams |= self._known(streams)
+        plain, threads = head.get("plain"), head.get("threads")
+        if type(threads) is int and 0 < threads <= MAX_WHOLE:
+            known = self.threaded.names | self._known(plain)
+            self.threaded = ThreadedFunctions(known, threads)
         self._has_announced = bool(head.get("last"))
         return self._has_announced
+
+    def _known(self, names: HeadValue) -> set[str]:
+        """Return those of the names that are announced functions."""
+        if not isinstance(names, list):
+            return set()
+        return {name for name in names if isinstance(name, str)} & self.functions.keys()
 
     def on_close(self, head: Head | None) -> None:
         """Note the peer's CLOSE: it takes no new calls, and closes when its running calls have ended."""
@@ -114,21 +151,26 @@ class Peer:
         return closed
 
 
-def announcements(names: Sequence[str], streams: Collection[str]) -> list[Head]:
+def announcements(
+    names: Sequence[str], streams: Collection[str], threaded: ThreadedFunctions
+) -> list[Head]:
     """Return the heads that announce our functions, which are numbered from 1 in this order.
 
     Args:
         names: the names of all functions.
         streams: the names of the functions that send items.
+        threaded: the functions that run in threads, of which we have fewer than slots.
     """
     heads: list[Head] = []
     for start in range(0, max(len(names), 1), NAMES_PER_FRAME):
         part: list[HeadValue] = list(names[start : start + NAMES_PER_FRAME])
-        heads.append(
-            {
-                "functions": part,
-                "streams": [name for name in part if name in streams],
-                "last": start + NAMES_PER_FRAME >= len(names),
-            }
-        )
+        head: dict[str, HeadValue] = {
+            "functions": part,
+            "streams": [name for name in part if name in streams],
+            "last": start + NAMES_PER_FRAME >= len(names),
+        }
+        if threaded.names:
+            head["plain"] = [name for name in part if name in threaded.names]
+            head["threads"] = threaded.threads
+        heads.append(head)
     return heads

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from spear.calls import Attempts, Result
 
     from ._call_maker import CallMaker
+    from ._thread_slots import ThreadSlots
 
 T = TypeVar("T")
 
@@ -83,14 +84,24 @@ class MapItem(NamedTuple, Generic[T, R]):
 
 @final
 class _Assignments:
-    """The instance of the last call for an item or a batch, and the number of calls."""
+    """The instance of the last call for an item or a batch, and the number of calls.
 
-    __slots__ = ("_on_assigned", "attempts", "instance")
+    Attributes:
+        attempts: the number of calls.
+        instance: the instance of the last call, if any.
+    """
+
+    __slots__ = ("_held", "_on_assigned", "_threads", "_weight", "attempts", "instance")
 
     is_accepted: Final = False
 
-    def __init__(self, on_assigned: Callable[[], object]) -> None:
+    def __init__(
+        self, on_assigned: Callable[[], object], threads: ThreadSlots, weight: float | None
+    ) -> None:
         self._on_assigned = on_assigned
+        self._threads = threads
+        self._weight = weight  # of a call that holds a thread; None if it holds none
+        self._held: InstanceId | None = None  # the instance whose thread it holds
         self.attempts = 0
         self.instance: InstanceId | None = None
 
@@ -98,7 +109,18 @@ class _Assignments:
         """Note the instance, and start further calls if there are further slots."""
         self.instance = instance
         self.attempts += 1
+        if self._weight is not None:
+            self.release()
+            self._threads.take(instance, self._weight)
+            self._held = instance
         self._on_assigned()
+
+    def release(self) -> None:
+        """Give back the thread of the last call, if it holds one. May be called twice."""
+        if self._held is not None:
+            assert self._weight is not None
+            self._threads.give(self._held, self._weight)
+            self._held = None
 
 
 @final
@@ -126,15 +148,33 @@ class ItemCalls(Generic[T]):
             and not calls.instruments.watches_calls  # instruments see each call
         )
         self.on_assigned: Callable[[], object] = bool
+        self._weight: float | None = None  # of a call that holds a thread; see ThreadSlots
+        self._sizes: tuple[int, int] | None = None  # (capacity, changes) that the slots belong to
+        self._slots = 0
 
     def limit(self) -> int:
         """Return how many batches may run at a time."""
         pool = self._pool
         # Threads with many short items would only take the interpreter of their process from each other.
         is_crowded = self._batch >= CROWDED_ITEMS
-        wanted = 2 * len(pool.ready) if is_crowded else pool.load(is_full=True).in_flight
+        capacity = pool.load(is_full=True).in_flight
+        wanted = 2 * len(pool.ready) if is_crowded else capacity
+        if self._slots_of(capacity) < capacity:
+            return int(min(self._most, wanted, self._slots))
         # One call more than there are slots, so that the deployment sees a queue, and may grow.
         return int(min(self._most, wanted + 1))
+
+    def _slots_of(self, capacity: int) -> int:
+        """Return the most calls that the instances run at a time, and set the weight of each."""
+        threads = self._pool.threads
+        sizes = capacity, threads.changes
+        if sizes != self._sizes:
+            self._sizes, self._slots = sizes, threads.slots_for(self._calls.name)
+            self._weight = capacity / self._slots - 1 if 0 < self._slots < capacity else None
+        return self._slots
+
+    def _assignments(self) -> _Assignments:
+        return _Assignments(self.on_assigned, self._pool.threads, self._weight)
 
     def batch_size(self) -> int:
         """Return how many items the next batch may have."""
@@ -147,10 +187,13 @@ class ItemCalls(Generic[T]):
         """
         if len(items) == 1:
             return [await self._run_alone(first, items[0])]
-        assignments = _Assignments(self.on_assigned)
+        assignments = self._assignments()
         seconds = self._calls.timeout * len(items)  # each item has its own time
         attempts = self._calls.attempts(seconds, assignments, waits_for_queue=True)
-        outcomes = await self._run_batch(first, items, assignments, attempts)
+        try:
+            outcomes = await self._run_batch(first, items, assignments, attempts)
+        finally:
+            assignments.release()
         refused: dict[int, int] = {}  # calls made so far, by index
         failed: dict[int, int] = {}
         failure: SpearError | None = None
@@ -212,7 +255,7 @@ class ItemCalls(Generic[T]):
             made: the number of calls that were made for the item.
             earlier: how many of these count as attempts.
         """
-        calls, assignments = self._calls, _Assignments(self.on_assigned)
+        calls, assignments = self._calls, self._assignments()
         assignments.attempts = made
         result: Result = None
         error: SpearError | None = None
@@ -228,6 +271,8 @@ class ItemCalls(Generic[T]):
             error, result = failure, None
         else:
             self._adapt(response.execution_seconds, 1, len(payload))
+        finally:
+            assignments.release()
         return self._outcome(index, item, result, error, assignments)
 
     def _adapt(self, seconds: float, items: int, size: int) -> None:

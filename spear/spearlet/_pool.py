@@ -28,6 +28,7 @@ from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
 from ._pace import Pace
 from ._stalls import Stalls
+from ._thread_slots import ThreadSlots
 
 if TYPE_CHECKING:
     from random import Random
@@ -60,6 +61,7 @@ class ReplicaPool:
         stalls: the stalls of instances that waited for themselves.
         late: returns the error of a call whose deadline has passed; see :class:`Chooser`.
         retries: the budget of retries, which all callers share.
+        threads: the threads that calls of maps hold.
         on_demand: called when a call has to wait; must neither block nor raise.
     """
 
@@ -80,6 +82,7 @@ class ReplicaPool:
         self._queued = 0  # queued calls
         self._pace = Pace()
         self.retries = RetryBudget()
+        self.threads = ThreadSlots(self._candidates, self._replicas)
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late
         self.accepted = 0
@@ -146,6 +149,8 @@ class ReplicaPool:
                 code="bad_choice",
                 delivered="no",
             )
+        if self.threads.taken:
+            candidate = self.threads.better(candidate, call.function)
         target = candidate.target
         return None if target is None else (candidate.callee, target)
 
@@ -333,6 +338,7 @@ class ReplicaPool:
             in_flight = self._candidates.capacity
         else:
             in_flight = sum(each.calls_in_flight for each in self._candidates.all)
+            in_flight += round(self.threads.weight)
         self._takes = self._candidates.smallest or self._takes
         return Load(
             in_flight=in_flight - self.questions,

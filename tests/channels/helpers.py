@@ -20,6 +20,7 @@ from spear.channels import (
     Endpoint,
     InboundCall,
     Service,
+    ThreadedFunctions,
     connect_channel,
     open_connection_manager,
     open_memory_channels,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 INSTANCE = InstanceId("process", "worker", 1)
 DEFAULTS = WireLimits()
+NONE_THREADED = ThreadedFunctions()
 
 
 @attrs.frozen
@@ -101,6 +103,7 @@ class Carrier:
         agent_service: Service | None = None,
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
+        threaded: ThreadedFunctions = NONE_THREADED,
         limits: WireLimits = DEFAULTS,
     ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
         """Open both ends of a channel: (host's, agent's)."""
@@ -113,6 +116,7 @@ class Carrier:
                 service=agent_service,
                 functions=functions,
                 streams=streams,
+                threaded=threaded,
                 limits=limits,
             ) as (agent, _):
                 yield await endpoint.wait_connected(), agent

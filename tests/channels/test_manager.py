@@ -26,6 +26,7 @@ from spear.channels import (
     CommunicationChannel,
     ConnectionManager,
     Endpoint,
+    ThreadedFunctions,
     connect_channel,
     open_connection_manager,
     open_private_nursery,
@@ -214,11 +215,18 @@ async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
         assert endpoint.channel is None  # calls are possible only after the announcement
         names = [f"f{number}" for number in range(300)]
         await peer.send(
-            FrameType.ANNOUNCE, head={"functions": [*names[:200], names[0]], "streams": ["f7"]}
-        )
+            FrameType.ANNOUNCE,
+            head={
+                "functions": [*names[:200], names[0]], "streams": ["f7"],
+                "plain": ["f8", "f9"], "threads": 4,
+            },
+        )  # fmt: skip
         # Nonsense in an announcement is ignored.
         await peer.send(FrameType.ANNOUNCE, head={"functions": "f", "streams": 1})
         await peer.send(FrameType.ANNOUNCE, head={"functions": [1, None], "streams": [2]})
+        await peer.send(FrameType.ANNOUNCE, head={"plain": ["f1"], "threads": 0})
+        await peer.send(FrameType.ANNOUNCE, head={"plain": 1, "threads": 4})
+        await peer.send(FrameType.ANNOUNCE, head={"plain": [2, "absent"], "threads": True})
         await peer.send(FrameType.ANNOUNCE)
         await park()
         assert not ready
@@ -227,6 +235,10 @@ async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
         assert ready[0].functions == {name: number + 1 for number, name in enumerate(names)}
         assert ready[0].streams == {"f7"}
         assert ready[0].is_connected
+        known = {name: ready[0].threads_for(name) for name in [*names, "absent"]}
+        assert {name: threads for name, threads in known.items() if threads is not None} == {
+            "f8": 4, "f9": 4,
+        }  # fmt: skip
         assert endpoint.channel is ready[0]
 
 
@@ -246,8 +258,12 @@ async def test_an_endpoint_that_closes_before_the_announcement_says_nothing() ->
 async def test_an_agent_with_many_functions_announces_all_of_them() -> None:
     functions = Functions({f"f{number}": echo for number in range(450)})
     async with MEMORY_STREAM.open_pair(
-        agent_service=functions, functions=functions.names, streams=["f3", "f333"]
+        agent_service=functions,
+        functions=functions.names,
+        streams=["f3", "f333"],
+        threaded=ThreadedFunctions(frozenset({"f5", "f444"}), 7),
     ) as (host, agent):
+        assert [host.threads_for(f"f{number}") for number in (5, 6, 444)] == [7, None, 7]
         assert tuple(host.functions) == functions.names
         assert host.streams == {"f3", "f333"}
         assert (await host.request("f449", b"x")).payload == b"x"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from typing import TYPE_CHECKING, cast, final
-
 from contextvars import ContextVar
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING, cast, final
+
+import attrs
 import pytest
 import trio
-import attrs
 import trio.testing
 
 import spear
@@ -33,17 +35,16 @@ from spear.runtimes import MemorySettings
 from spear.testing import Functions
 from spear.wire import encode_result
 
-from .helpers import Probe, deployed
+from .helpers import PATIENCE_SECONDS, Probe, deployed, pid
 from .test_functions import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from spear.calls import Result
     from spear.channels import InboundCall
     from spear.spearlet import Function, MapResults
-    from spear.telemetry import CallRecord
+    from spear.telemetry import CallRecord, InstanceEvent
 
 EVERY_SEVENTH = 7
 
@@ -244,6 +245,148 @@ async def test_a_late_item_of_a_batch_is_the_only_one_that_fails(
     assert [each.result for each in outcomes] == pytest.approx([9] * 40)
 
 
+def mixed(*functions: Callable[..., object]) -> spear.Agent:  # type: ignore[explicit-any]  # of any kind
+    """An agent with some plain functions and one that is not: it takes more calls than it has threads."""
+    app = spear.Agent("mixed")
+    for function in functions:
+        app.function(function)
+
+    @app.function
+    async def ping() -> str:
+        return "here"
+
+    return app
+
+
+async def test_the_timeout_of_a_plain_function_does_not_count_the_wait_for_a_thread(
+    size: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spear.agent._app.MAX_THREADS", 1)
+
+    def work(number: int) -> float:
+        trio.from_thread.run_sync(autojump_clock.jump, 6.0)
+        return spear.context().remaining_seconds()
+
+    async with deployed(mixed(work)) as deployment:
+        autojump_clock.autojump_threshold = inf  # time passes only in the function
+        outcomes = await collect(deployment.work, range(5), timeout=10)
+        autojump_clock.autojump_threshold = 0
+    assert [each.error for each in outcomes] == [None] * 5
+    assert [each.result for each in outcomes] == pytest.approx([4] * 5)
+
+
+async def test_a_map_sends_no_more_calls_of_a_plain_function_than_there_are_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("spear.agent._app.MAX_THREADS", 2)
+    begun, gate = 0, threading.Event()
+    full = trio.Event()
+
+    def note() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            full.set()
+
+    def hold(number: int) -> int:
+        trio.from_thread.run_sync(note)
+        assert gate.wait(PATIENCE_SECONDS)
+        return number
+
+    outcomes: list[MapItem[object]] = []
+    async with deployed(mixed(hold)) as deployment:
+
+        async def run() -> None:
+            outcomes.extend(await collect(deployment.hold, range(10)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await full.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert deployment.statistics().calls_in_flight == 2
+            assert await deployment.ping() == "here"
+            gate.set()
+        assert begun == 10
+    assert [each.result for each in outcomes] == list(range(10))
+
+
+async def test_a_map_of_a_plain_function_makes_a_deployment_grow(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spear.agent._app.MAX_THREADS", 1)
+    gate, ready = threading.Event(), 0
+
+    def hold(number: int) -> int:
+        assert gate.wait(PATIENCE_SECONDS)
+        return number
+
+    def note(event: InstanceEvent) -> None:
+        nonlocal ready
+        ready += event.state.value == "ready"
+        if ready == 2:
+            gate.set()
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(
+            MemorySettings(agent=mixed(hold), shares_process=True),
+            replicas=spear.Scale(min=1, max=2),
+            on_event=note,
+        )
+        outcomes = await collect(deployment.hold, range(10), timeout=inf)
+    assert ready == 2
+    assert [each.result for each in outcomes] == list(range(10))
+
+
+HOLDING = """
+import os, spear
+app = spear.Agent()
+
+@app.function
+def hold(number: int) -> int:
+    with open("begun", "ab", 0) as begun:
+        begun.write(b".")
+    with open("gate", "rb") as gate:
+        gate.read()
+    return os.getpid()
+
+@app.function
+async def ping() -> None: ...
+"""
+"""A program whose calls wait until `gate` has ended, and report to the pipe `begun`."""
+
+
+@pytest.mark.slow
+async def test_a_dead_instance_costs_no_more_items_than_it_has_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("holding.py").write_text(HOLDING)
+    os.mkfifo("begun")
+    os.mkfifo("gate")
+    gate = os.open("gate", os.O_RDWR)
+    async with (
+        trio.lowlevel.FdStream(os.open("begun", os.O_RDWR | os.O_NONBLOCK)) as begun,
+        deployed(Path("holding.py"), replicas=2) as deployment,
+        deployment.hold.map(range(100), on_error="keep", timeout=inf) as results,
+    ):
+        threads = min(32, (os.cpu_count() or 1) + 4)
+        count = 0
+        while count < 2 * threads:  # all threads of both instances are used
+            count += len(await begun.receive_some())
+        assert count == 2 * threads
+        assert deployment.statistics().calls_in_flight == count
+        lost = deployment.replicas[0]
+        os.kill(pid(lost), signal.SIGKILL)
+        Path("open").touch()
+        os.replace("open", "gate")
+        os.close(gate)
+        outcomes = [each async for each in results]
+    failed = [each for each in outcomes if each.error is not None]
+    assert len(failed) == threads
+    assert {each.instance for each in failed} == {lost.id}
+    assert all(each.instance != lost.id for each in outcomes if each.error is None)
+
+
 async def test_leaving_the_block_cancels_the_calls_that_run() -> None:
     probe = Probe()
     async with deployed(probe.agent) as deployment:
@@ -398,149 +541,6 @@ async def test_wrong_arguments_fail_alone(size: str) -> None:
     assert [each.result for each in outcomes if each.error is None] == [2, 4, 6, 8, 12]
 
 
-# -- the function's side ----------------------------------------------------------------------
-
-
-async def test_the_context_of_an_item_is_its_own(batches: None) -> None:
-    app = spear.Agent()
-
-    @app.function
-    def look(number: int) -> list[object]:
-        here = spear.context()
-        return [here.function, 0 < here.remaining_seconds() <= 60, here.is_cancelled, here.caller]
-
-    async with deployed(app) as deployment:
-        outcomes = await collect(deployment.look, range(20))
-    assert [each.result for each in outcomes] == [["look", True, False, "host"]] * 20
-
-
-@pytest.mark.parametrize("name", ["count", "count_async"])
-async def test_instruments_see_every_call(batches: None, name: str) -> None:
-    records: list[CallRecord] = []
-    async with open_spearlet(on_call=records.append) as spearlet:
-        deployment = await spearlet.deploy(counter())
-        await deployment.function(name).for_each(range(1, 50), on_error="keep")
-    assert len(records) == 49
-    assert sum(each.failure is not None for each in records) == 7
-
-
-async def test_an_agent_without_batches_gets_one_call_for_each_item(batches: None) -> None:
-    async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(Foreign())
-        outcomes = await collect(deployment.price, range(30))
-    assert {each.result for each in outcomes} == {b"3.5"}
-    assert {each.attempts for each in outcomes} == {1}  # the refused batch is none
-
-
-async def test_a_function_that_takes_items_gets_one_call_for_each_item(batches: None) -> None:
-    app = spear.Agent()
-
-    @app.function
-    async def total(start: int, more: spear.Items[int]) -> int:
-        return start + sum([each async for each in more])
-
-    async with deployed(app) as deployment:
-        outcomes = await collect(deployment.total, range(30))
-    assert [each.result for each in outcomes] == list(range(30))
-
-
-async def test_items_of_a_batched_function_are_gathered_by_the_agent(batches: None) -> None:
-    app = spear.Agent()
-    sizes: list[int] = []
-
-    @app.batched(max_size=20, max_wait_seconds=0.01)
-    async def double(numbers: list[int]) -> list[int | Exception]:
-        sizes.append(len(numbers))
-        return [KeyError() if number == 77 else 2 * number for number in numbers]
-
-    async with deployed(app) as deployment:
-        outcomes = await collect(deployment.double, [*range(100), "text"])
-    assert [each.result for each in outcomes[:77]] == list(range(0, 154, 2))
-    errors = {each.index: each.error for each in outcomes if each.error is not None}
-    assert {index: type(error) for index, error in errors.items()} == {
-        77: FunctionRaised,
-        100: InvalidArguments,
-    }
-    assert sum(sizes) == 100
-    assert max(sizes) == 20
-    assert len(sizes) <= 20
-
-
-async def test_a_late_item_of_a_batched_function_is_the_only_one_that_fails(
-    batches: None, autojump_clock: trio.testing.MockClock
-) -> None:
-    app = spear.Agent()
-
-    @app.batched(max_size=1, max_concurrent_batches=1000)
-    async def nap(numbers: list[int]) -> list[int]:
-        await trio.sleep(5 if numbers == [20] else 0.5)
-        return numbers
-
-    async with deployed(app) as deployment:
-        outcomes = await collect(deployment.nap.options(timeout=2), range(30))
-    late = {each.index: type(each.error) for each in outcomes if each.error is not None}
-    assert late == {20: DeadlineExceeded}
-
-
-@pytest.mark.parametrize(
-    "junk",
-    [
-        17,
-        [1, []],
-        [1, [], []],
-        [-1, [1], []],
-        [1, list(range(100)), []],
-        [1, [None], [[0, 1, 2, 3]]],
-        [1, [None], [[1, 0, 2, 0, {}]]],
-        [1, [None], [[0, 0, 2, 0, None]]],
-        [True, [1], []],
-    ],
-    ids=lambda each: repr(each)[:30],
-)
-async def test_what_is_no_outcome_of_a_batch_fails_its_items(batches: None, junk: object) -> None:
-    class Liar(Foreign):
-        def __init__(self) -> None:
-            super().__init__()
-            self.service = Functions({"price": self.price, "spear.batch": self.lie})
-
-        async def lie(self, call: InboundCall) -> bytes:
-            payload, is_cbor = encode_result(junk)
-            await call.send(payload, is_cbor=is_cbor)
-            return b""
-
-    async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(Liar())
-        outcomes = await collect(deployment.price, range(30), limit=1)
-    failed = [each for each in outcomes if each.error is not None]
-    assert len(failed) == 28  # in pairs, all but the first item and the last one
-    assert all(isinstance(each.error, RemoteProtocolError) for each in failed)
-    assert all(each.result == b"3.5" for each in outcomes if each not in failed)
-
-
-# -- retries ----------------------------------------------------------------------------------
-
-
-async def test_failed_items_are_tried_again(size: str) -> None:
-    app, tried = spear.Agent(), set[int]()
-
-    @app.function
-    async def fetch(number: int) -> int:
-        if number % 3 == 0 and number not in tried:
-            tried.add(number)
-            raise ConnectionError("busy")
-        return number
-
-    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
-    async with deployed(app) as deployment:
-        outcomes = await collect(deployment.fetch, range(30), retry=retry)
-    assert [each.result for each in outcomes] == list(range(30))
-    assert [each.attempts for each in outcomes] == [1 + (n % 3 == 0) for n in range(30)]
-
-
-DYING = """
-import os, spear
-
-app = spear.Agent()
 async def test_a_stop_iteration_of_an_item_keeps_its_name(size: str) -> None:
     app = spear.Agent()
 
@@ -560,41 +560,22 @@ async def test_a_stop_iteration_of_an_item_keeps_its_name(size: str) -> None:
             assert each.error.type_name == "StopIteration"
 
 
-
-@app.function
-def work(number: int) -> int:
-    if number == 40 and not os.path.exists({flag!r}):
-        open({flag!r}, "w").close()
-        os._exit(9)
-    return number
-"""
+# -- the function's side ----------------------------------------------------------------------
 
 
-@pytest.mark.slow
-async def test_a_dead_instance_costs_only_its_own_items(size: str, tmp_path: Path) -> None:
-    program = tmp_path / "dying.py"
-    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
-    async with deployed(program, replicas=2) as deployment:
-        outcomes = await collect(deployment.work, range(200))
-    failed = [each for each in outcomes if each.error is not None]
-    assert 40 in [each.index for each in failed]
-    assert all(isinstance(each.error, WorkerDied) for each in failed)
-    assert all(each.error.delivered == "maybe" for each in failed if each.error)
-    assert len({each.instance for each in failed}) == 1
-    assert all(each.result == each.index for each in outcomes if each.error is None)
+async def test_the_context_of_an_item_is_its_own(batches: None) -> None:
+    app = spear.Agent()
+
+    @app.function
+    def look(number: int) -> list[object]:
+        here = spear.context()
+        return [here.function, 0 < here.remaining_seconds() <= 60, here.is_cancelled, here.caller]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.look, range(20))
+    assert [each.result for each in outcomes] == [["look", True, False, "host"]] * 20
 
 
-@pytest.mark.slow
-async def test_items_of_a_dead_instance_are_repeated_if_the_function_is_idempotent(
-    size: str, tmp_path: Path
-) -> None:
-    program = tmp_path / "dying.py"
-    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
-    retry = RetryPolicy(idempotent=True, initial_seconds=0)
-    async with deployed(program, replicas=2) as deployment:
-        outcomes = await collect(deployment.work, range(200), retry=retry)
-    assert [each.result for each in outcomes] == list(range(200))
-    assert max(each.attempts for each in outcomes) > 1
 converting: list[str] = []
 """The functions whose arguments were converted to Order objects."""
 
@@ -724,6 +705,168 @@ async def test_context_variables_do_not_leak_from_batch_to_batch(size: str) -> N
     assert [each.result for each in outcomes] == [[None, each, each] for each in range(50)]
 
 
+@pytest.mark.parametrize("name", ["count", "count_async"])
+async def test_instruments_see_every_call(batches: None, name: str) -> None:
+    records: list[CallRecord] = []
+    async with open_spearlet(on_call=records.append) as spearlet:
+        deployment = await spearlet.deploy(counter())
+        await deployment.function(name).for_each(range(1, 50), on_error="keep")
+    assert len(records) == 49
+    assert sum(each.failure is not None for each in records) == 7
+
+
+async def test_an_agent_without_batches_gets_one_call_for_each_item(batches: None) -> None:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Foreign())
+        outcomes = await collect(deployment.price, range(30))
+    assert {each.result for each in outcomes} == {b"3.5"}
+    assert {each.attempts for each in outcomes} == {1}  # the refused batch is none
+
+
+async def test_a_function_that_takes_items_gets_one_call_for_each_item(batches: None) -> None:
+    app = spear.Agent()
+
+    @app.function
+    async def total(start: int, more: spear.Items[int]) -> int:
+        return start + sum([each async for each in more])
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.total, range(30))
+    assert [each.result for each in outcomes] == list(range(30))
+
+
+async def test_items_of_a_batched_function_are_gathered_by_the_agent(batches: None) -> None:
+    app = spear.Agent()
+    sizes: list[int] = []
+
+    @app.batched(max_size=20, max_wait_seconds=0.01)
+    async def double(numbers: list[int]) -> list[int | Exception]:
+        sizes.append(len(numbers))
+        return [KeyError() if number == 77 else 2 * number for number in numbers]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.double, [*range(100), "text"])
+    assert [each.result for each in outcomes[:77]] == list(range(0, 154, 2))
+    errors = {each.index: each.error for each in outcomes if each.error is not None}
+    assert {index: type(error) for index, error in errors.items()} == {
+        77: FunctionRaised,
+        100: InvalidArguments,
+    }
+    assert sum(sizes) == 100
+    assert max(sizes) == 20
+    assert len(sizes) <= 20
+
+
+async def test_a_late_item_of_a_batched_function_is_the_only_one_that_fails(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent()
+
+    @app.batched(max_size=1, max_concurrent_batches=1000)
+    async def nap(numbers: list[int]) -> list[int]:
+        await trio.sleep(5 if numbers == [20] else 0.5)
+        return numbers
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.nap.options(timeout=2), range(30))
+    late = {each.index: type(each.error) for each in outcomes if each.error is not None}
+    assert late == {20: DeadlineExceeded}
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        17,
+        [1, []],
+        [1, [], []],
+        [-1, [1], []],
+        [1, list(range(100)), []],
+        [1, [None], [[0, 1, 2, 3]]],
+        [1, [None], [[1, 0, 2, 0, {}]]],
+        [1, [None], [[0, 0, 2, 0, None]]],
+        [True, [1], []],
+    ],
+    ids=lambda each: repr(each)[:30],
+)
+async def test_what_is_no_outcome_of_a_batch_fails_its_items(batches: None, junk: object) -> None:
+    class Liar(Foreign):
+        def __init__(self) -> None:
+            super().__init__()
+            self.service = Functions({"price": self.price, "spear.batch": self.lie})
+
+        async def lie(self, call: InboundCall) -> bytes:
+            payload, is_cbor = encode_result(junk)
+            await call.send(payload, is_cbor=is_cbor)
+            return b""
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Liar())
+        outcomes = await collect(deployment.price, range(30), limit=1)
+    failed = [each for each in outcomes if each.error is not None]
+    assert len(failed) == 28  # in pairs, all but the first item and the last one
+    assert all(isinstance(each.error, RemoteProtocolError) for each in failed)
+    assert all(each.result == b"3.5" for each in outcomes if each not in failed)
+
+
+# -- retries ----------------------------------------------------------------------------------
+
+
+async def test_failed_items_are_tried_again(size: str) -> None:
+    app, tried = spear.Agent(), set[int]()
+
+    @app.function
+    async def fetch(number: int) -> int:
+        if number % 3 == 0 and number not in tried:
+            tried.add(number)
+            raise ConnectionError("busy")
+        return number
+
+    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.fetch, range(30), retry=retry)
+    assert [each.result for each in outcomes] == list(range(30))
+    assert [each.attempts for each in outcomes] == [1 + (n % 3 == 0) for n in range(30)]
+
+
+DYING = """
+import os, spear
+
+app = spear.Agent()
+
+@app.function
+def work(number: int) -> int:
+    if number == 40 and not os.path.exists({flag!r}):
+        open({flag!r}, "w").close()
+        os._exit(9)
+    return number
+"""
+
+
+@pytest.mark.slow
+async def test_a_dead_instance_costs_only_its_own_items(size: str, tmp_path: Path) -> None:
+    program = tmp_path / "dying.py"
+    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
+    async with deployed(program, replicas=2) as deployment:
+        outcomes = await collect(deployment.work, range(200))
+    failed = [each for each in outcomes if each.error is not None]
+    assert 40 in [each.index for each in failed]
+    assert all(isinstance(each.error, WorkerDied) for each in failed)
+    assert all(each.error.delivered == "maybe" for each in failed if each.error)
+    assert len({each.instance for each in failed}) == 1
+    assert all(each.result == each.index for each in outcomes if each.error is None)
+
+
+@pytest.mark.slow
+async def test_items_of_a_dead_instance_are_repeated_if_the_function_is_idempotent(
+    size: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "dying.py"
+    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
+    retry = RetryPolicy(idempotent=True, initial_seconds=0)
+    async with deployed(program, replicas=2) as deployment:
+        outcomes = await collect(deployment.work, range(200), retry=retry)
+    assert [each.result for each in outcomes] == list(range(200))
+    assert max(each.attempts for each in outcomes) > 1
 
 
 STEPPING = """

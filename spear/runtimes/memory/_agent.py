@@ -11,9 +11,17 @@ if TYPE_CHECKING:
     import trio
 
     from spear._limits import WireLimits
-    from spear.channels import Service
+    from spear.channels import Service, ThreadedFunctions
     from spear.transports import TransportRegistry
     from spear.wire import BootstrapRecord
+
+
+@runtime_checkable
+class ThreadedService(Protocol):
+    """A service that may run functions in threads, of which it has fewer than slots."""
+
+    def threaded_functions(self, slots: int) -> ThreadedFunctions:
+        """Return the functions that run in threads, if there are fewer threads than ``slots``."""
 
 
 @runtime_checkable

@@ -13,11 +13,12 @@ import trio
 
 from spear._errors import SpawnFailed, SpearError
 from spear._util import leaves_of, summary_of
-from spear.channels import protected_class
+from spear.channels import ThreadedFunctions, protected_class
 from spear.transports import MemoryAddress
 from spear.wire import BootstrapRecord
 
 from .._body import InstanceBody
+from ._agent import ThreadedService
 
 if TYPE_CHECKING:
     from spear._host_limits import InstanceTimeouts
@@ -107,12 +108,17 @@ class MemoryBody(InstanceBody):
             )
             await agent.serve(record, stop=self._is_asked_to_end, transports=self._transports)
             return
+        limits, service = agent.limits(self._limits), agent.service
+        threaded = ThreadedFunctions()
+        if isinstance(service, ThreadedService):
+            threaded = service.threaded_functions(limits.max_calls)
         # The two ends of this channel pass objects in memory, without a login.
         async with endpoint.attach(
-            service=agent.service,
+            service=service,
             functions=agent.functions,
             streams=agent.streams,
-            limits=agent.limits(self._limits),
+            threaded=threaded,
+            limits=limits,
             debug=self._debug,
         ) as channel:
             await self._serve_in_memory(channel)
