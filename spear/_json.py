@@ -4,8 +4,9 @@ Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "na
 digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``, a date
 is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. An array of numbers is lists
 of numbers; of other elements, ``{"$array": [dtype, shape, order, base64]}``. A value with a codec is
-``{"$codec": [name, content]}``, a table or data frame a list of its rows. Such maps are read back. The
-command line and the gateway both write values in this way.
+``{"$codec": [name, content]}``, a table or data frame a list of its rows. Such maps are read back, and
+are refused if their text or list does not fit; a map with another kind of value stays one. The command
+line and the gateway both write values in this way.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import math
 import re
 import sys
 from math import inf, isfinite
-from typing import Final, NoReturn, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from ._arrays import Array
 from ._codecs import FRAMES, MAX_CODEC_NAME, AnyCodec, CodedValue, codec_of
 from ._tagged import BY_NAME, CONTAINERS, MAP, TagBudget, TaggedType, tagged_type
 from ._unfolding import unfold_of
 from ._util import summary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _InvalidJson(ValueError):
@@ -95,18 +99,8 @@ class _Reader:
             return {key: value}
         if (row := BY_NAME.get(key)) is not None:
             return self._tagged(row, value)
-        if key == "$array" and isinstance(value, list):
-            return _read_array(value)
-        if key == "$codec":
-            return _read_coded(value)
-        if isinstance(value, str):
-            if key == "$bytes":
-                return _read_bytes(value)
-            if key == "$float" and value in ("nan", "inf", "-inf"):
-                return float(value)
-            if key == "$int" and _HEXADECIMAL.fullmatch(value):
-                return int(value, 16)  # takes linear time
-        return {key: value}
+        read = _OTHERS.get(key)
+        return {key: value} if read is None else read(value)
 
     def _tagged(self, row: TaggedType, content: object) -> object:
         if self._budget is None:
@@ -118,13 +112,28 @@ class _Reader:
             raise _InvalidJson(f"${row.name}: {error}") from None
 
 
-def _read_bytes(text: str) -> bytes:
-    if not text.isascii():
+def _read_bytes(text: str | list[object]) -> bytes:
+    if not isinstance(text, str):
         raise _InvalidJson("$bytes is not Base64")
-    return base64.b64decode(text, validate=True)  # binascii.Error is a ValueError
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise _InvalidJson(f"$bytes is not Base64: {error}") from None
 
 
-def _read_array(parts: list[object]) -> Array:
+def _read_not_finite(text: str | list[object]) -> float:
+    if not isinstance(text, str) or text not in ("nan", "inf", "-inf"):
+        raise _InvalidJson('$float is not "nan", "inf" or "-inf": write other numbers as such')
+    return float(text)
+
+
+def _read_integer(text: str | list[object]) -> int:
+    if not isinstance(text, str) or not _HEXADECIMAL.fullmatch(text):
+        raise _InvalidJson('$int is not a hexadecimal number, such as "0x1f"')
+    return int(text, 16)  # takes linear time
+
+
+def _read_array(parts: str | list[object]) -> Array:
     match parts:
         case [str() | list() as dtype, list() as shape, str() as order, str() as data]:
             try:
@@ -143,13 +152,21 @@ def _read_coded(parts: object) -> CodedValue:
             raise _InvalidJson("$codec is not the name of a codec and a content")
 
 
+_OTHERS: Final[dict[str, Callable[[str | list[object]], object]]] = {
+    "$array": _read_array, "$bytes": _read_bytes, "$codec": _read_coded, "$float": _read_not_finite,
+    "$int": _read_integer,
+}  # fmt: skip
+"""Functions that read the maps that no tag has, by key."""
+
+
 def load_json(text: str | bytes) -> object:
     """Return the value of a JSON text.
 
     Raises:
         json.JSONDecodeError: the text is not JSON.
         ValueError: the text is JSON and cannot be used: a map has a key twice, a number has too many
-            digits or fits no float, ``$bytes`` is not Base64, or ``$date`` is no date.
+            digits or fits no float, or ``$bytes``, ``$date`` and the like have text or a list that does
+            not fit.
         RecursionError: the text is nested too deeply.
     """
     try:

@@ -94,6 +94,16 @@ def test_each_type_has_one_form(value: object, form: str) -> None:
         ('{"$map": [[1.5, 2]]}', r"\$map: .* neither text, bytes nor an integer"),
         ('{"$map": [[1]]}', r"\$map: not a map: a list of pairs"),
         ('{"$complex": [1]}', r"\$complex: not a complex number"),
+        ('{"$float": "x"}', r'^\$float is not "nan", "inf" or "-inf"'),
+        ('{"$float": "1"}', r"^\$float is not"),
+        ('{"$float": []}', r"^\$float is not"),
+        ('{"$int": "12"}', r'^\$int is not a hexadecimal number, such as "0x1f"$'),
+        ('{"$int": "0x_1"}', r"^\$int is not"),
+        ('{"$int": "0x"}', r"^\$int is not"),
+        ('{"$int": [1]}', r"^\$int is not"),
+        ('{"$bytes": "A"}', r"^\$bytes is not Base64: "),
+        ('{"$bytes": [1]}', r"^\$bytes is not Base64$"),
+        ('{"$array": "AA=="}', r"^\$array is not a data type"),
     ],
 )
 def test_a_form_whose_content_does_not_fit_is_refused(text: str, said: str) -> None:
@@ -179,11 +189,12 @@ def test_keys_that_would_be_the_same_in_json_have_none() -> None:
 
 
 def test_what_only_looks_like_ours_is_a_map() -> None:
-    for value in (
-        {"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}, {"$int": 1}, {"$int": "12"},
-        {"$int": "0x_1"}, {"$int": "0x"}, {"$date": 1}, {"$set": None}, {"$day": "2026-01-31"},
+    looking_like: list[dict[str, object]] = [
+        {"$bytes": 1}, {"$float": 1.5}, {"$bytes": "AA==", "a": 1}, {"$int": 1}, {"$array": True},
+        {"$date": 1}, {"$set": None}, {"$set": {"a": 1}}, {"$day": "2026-01-31"}, {"$day": []},
         {"$date": "2026-01-31", "a": 1}, {"date": "2026-01-31"},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for value in looking_like:
         assert load_json(json.dumps(value)) == value
     with pytest.raises(TypeError, match="object"):
         dump_json([object()])
