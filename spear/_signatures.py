@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
     import ast
+    from collections.abc import Sequence
 
 MAX_SIGNATURE: Final = 4000
 """Characters of a signature. Agents leave out the description of a function with a longer one."""
@@ -80,6 +81,27 @@ class SignatureParameter:
         self.is_named = is_named
         self.is_required = is_required
 
+    @property
+    def list_annotation(self) -> ast.expr | None:
+        """The annotation of a list, a set or a tuple, if the parameter takes nothing else, or None."""
+        others = [each for each in _alternatives(self.annotation) if name_of(each) != "None"]
+        if len(others) == 1 and name_of(_origin(others[0])) in (*LISTS, *SETS, *TUPLES):
+            return others[0]
+        return None
+
+    def annotation_of(self, item: int | None) -> ast.expr | None:
+        """Return the annotation of an item of the list that the parameter takes; or its own."""
+        import ast
+
+        annotation = self.list_annotation
+        if item is None:
+            return self.annotation
+        if not isinstance(annotation, ast.Subscript):
+            return None
+        inner = _inside(annotation)
+        has_places = name_of(annotation.value) in TUPLES and not any(map(_is_ellipsis, inner))
+        return next(iter(inner[item if has_places else 0 :]), None)
+
 
 @final
 class Signature:
@@ -119,27 +141,47 @@ class Signature:
         self.takes_more = given.vararg is not None or given.kwarg is not None
         self.result = _item_of(function.returns)
 
-    def keeps_text(self, place: int | str, value: object) -> bool:
+    def keeps_text(self, place: int | str, value: object, item: int | None = None) -> bool:
         """Return whether a text stays as it is for a parameter, such as ``1.10`` for a ``str``.
 
         Args:
             place: the index of the argument, or its name.
             value: the value of the text as JSON. Text in quotes is the text between them, and null is
                 None if the annotation allows None.
+            item: the index of the text in a list that is the argument; None if it is the argument.
         """
-        places = [
-            (each.name if each.is_named else None) if isinstance(place, str) else index
-            for index, each in enumerate(self.parameters)
-            if isinstance(place, str) or each.is_positional
-        ]
-        if isinstance(value, str) or place not in places:
+        found = self._parameter(place)
+        if isinstance(value, str) or found is None:
             return False
-        kinds = _kinds_of(self.parameters[places.index(place)].annotation)
+        kinds = _kinds_of(found.annotation_of(item))
         return (
             "text" in kinds
             and kinds <= {"text", "None"}
             and not (value is None and "None" in kinds)
         )
+
+    def makes_list(self, name: str, values: Sequence[object]) -> bool:
+        """Return whether values, each that of a text as JSON, are the items of one argument, a list.
+
+        They are if the parameter takes nothing but a list, a set or a tuple, or None. A single value that
+        is a list, or a None that is allowed, is the argument itself.
+        """
+        found = self._parameter(name)
+        if found is None or found.list_annotation is None:
+            return False
+        if len(values) != 1:
+            return True
+        may_be_none = "None" in _kinds_of(found.annotation)
+        return not (
+            isinstance(values[0], list | set | frozenset) or (values[0] is None and may_be_none)
+        )
+
+    def _parameter(self, place: int | str) -> SignatureParameter | None:
+        if isinstance(place, str):
+            named = (each for each in self.parameters if each.is_named and each.name == place)
+            return next(named, None)
+        positional = [each for each in self.parameters if each.is_positional]
+        return positional[place] if place < len(positional) else None
 
 
 def parse_signature_untrusted(text: str | None) -> Signature | None:
@@ -168,26 +210,53 @@ def name_of(annotation: ast.expr | None) -> str:
     return annotation.id if isinstance(annotation, ast.Name) else ""
 
 
+def _inside(annotation: ast.Subscript) -> list[ast.expr]:
+    """Return what is between the brackets of an annotation."""
+    import ast
+
+    inside = annotation.slice
+    return inside.elts if isinstance(inside, ast.Tuple) else [inside]
+
+
+def _is_ellipsis(annotation: ast.expr) -> bool:
+    return getattr(annotation, "value", None) is ...
+
+
+def _alternatives(annotation: ast.expr | None) -> list[ast.expr]:
+    """Return the annotations of a union, and of unions in it; any other annotation alone."""
+    import ast
+
+    found: list[ast.expr] = []
+    left = [] if annotation is None else [annotation]
+    while left:  # no recursion: a union of a thousand names is nested a thousand times
+        each = left.pop()
+        name = name_of(each.value) if isinstance(each, ast.Subscript) else ""
+        if isinstance(each, ast.BinOp):
+            left += [each.left, each.right]
+        elif not isinstance(each, ast.Subscript) or name not in ("Optional", "Union", "Annotated"):
+            found.append(each)
+        elif name == "Annotated":
+            left += _inside(each)[:1]
+        else:
+            left += _inside(each)
+            if name == "Optional":
+                found.append(ast.Constant(None))
+    return found
+
+
 def _kinds_of(annotation: ast.expr | None) -> frozenset[str]:
     """Return what an annotation allows: "text", "None" and "other"."""
     import ast
 
-    parts: list[ast.expr] = []
-    if isinstance(annotation, ast.BinOp):
-        parts = [annotation.left, annotation.right]
-    elif isinstance(annotation, ast.Subscript):
-        name, inside = name_of(annotation.value), annotation.slice
-        inner = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-        if name == "Literal":
-            values = [getattr(each, "value", each) for each in inner]
-            return frozenset("text" if isinstance(each, str) else "other" for each in values)
-        if name == "Optional":
-            return _kinds_of(inside) | {"None"}
-        parts = inner if name == "Union" else inner[:1] if name == "Annotated" else []
-    if parts:
-        return frozenset[str]().union(*map(_kinds_of, parts))
-    name = name_of(annotation)
-    return frozenset({"text" if name in TEXTS else "None" if name == "None" else "other"})
+    kinds: set[str] = set()
+    for each in _alternatives(annotation):
+        name = name_of(each)
+        if isinstance(each, ast.Subscript) and name_of(each.value) == "Literal":
+            values = [getattr(one, "value", one) for one in _inside(each)]
+            kinds |= {"text" if isinstance(one, str) else "other" for one in values}
+        else:
+            kinds.add("text" if name in TEXTS else "None" if name == "None" else "other")
+    return frozenset(kinds)
 
 
 def _is_items(annotation: ast.expr | None) -> bool:

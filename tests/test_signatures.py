@@ -153,3 +153,51 @@ def test_text_stays_text_where_only_text_is_meant(
     assert not signature.keeps_text(2, 1)  # by name only
     assert signature.keeps_text("c", 1)
     assert not signature.keeps_text("d", 1)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "values", "is_list"),
+    [
+        ("list[str]", ["a"], True), ("list[str]", ["a", 1], True), ("list", [1], True),
+        ("list[str]", [["a"]], False), ("set[str]", [{"a"}], False), ("list[str]", [None], True),
+        ("list[str] | None", [None], False), ("list[str] | None", [None, "a"], True),
+        ("Optional[list[str]]", ["a"], True), ("Annotated[list[str] | None, 1]", ["a"], True),
+        ("Union[None, Sequence[int]]", [1], True), ("frozenset[int]", [1, 2], True),
+        ("tuple[int, str]", [1, 2], True), ("typing.Iterable[int]", [1], True),
+        ("str", ["a", "b"], False), ("list[str] | str", ["a", "b"], False), ("", ["a", "b"], False),
+        ("list[str] | set[str]", ["a"], False), ("dict[str, int]", [1, 2], False),
+        ("shop.Items[int]", [1], False), ("object", [1, 2], False),
+    ],
+)  # fmt: skip
+def test_values_are_a_list_where_only_a_list_is_meant(
+    annotation: str, values: list[object], is_list: bool
+) -> None:
+    parameter = f"b: {annotation}" if annotation else "b"
+    signature = parse_signature_untrusted(f"f(a: list[str], /, {parameter})")
+    assert signature is not None
+    assert signature.makes_list("b", values) is (is_list and "shop." not in annotation)
+    assert not signature.makes_list("a", values)  # by position only
+    assert not signature.makes_list("c", values)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kept"),
+    [
+        ("list[str]", [True, True, True]), ("list[int]", [False, False, False]), ("list", [False] * 3),
+        ("tuple[str, int]", [True, False, False]), ("tuple[str, ...]", [True, True, True]),
+        ("tuple[()]", [False] * 3), ("list[()]", [False] * 3), ("int", [False] * 3),
+        ("set[str | None] | None", [True, True, True]), ("Annotated[list[str], 1]", [True] * 3),
+    ],
+)  # fmt: skip
+def test_text_in_a_list_stays_text_where_only_text_is_meant(
+    annotation: str, kept: list[bool]
+) -> None:
+    signature = parse_signature_untrusted(f"f(a: {annotation})")
+    assert signature is not None
+    assert [signature.keeps_text("a", 1.1, item=index) for index in range(3)] == kept
+
+
+def test_a_union_of_many_types_is_read() -> None:
+    signature = parse_signature_untrusted(f"f(a: {' | '.join(['list[str]'] + ['None'] * 300)})")
+    assert signature is not None
+    assert signature.makes_list("a", ["a"])

@@ -8,6 +8,8 @@ from spear._errors import Rejected
 
 from ._errors import Problem
 from ._exchange import (
+    add_keywords,
+    alone,
     arguments_of,
     bad,
     choose_form,
@@ -15,17 +17,17 @@ from ._exchange import (
     milliseconds,
     path_part,
     printable,
-    query_of,
     queue_timeout_of,
     respond_json,
     retry_of,
+    texts_of,
     timeout_of,
+    value_of,
 )
 from ._show import show_execution, show_function
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from spear._signatures import Signature
     from spear.spearlet import BoundCall, Function
 
     from ._app import App
@@ -144,27 +146,42 @@ async def bind_arguments(
     expect_result(function, way)
     function = with_options(app, function, request, is_detached=is_detached)
     if request.query:
-        await keep_texts(app, function, keywords, query_of(request))
+        add_keywords(keywords, await query_arguments(app, function, request))
     return function.bind(*positional, **keywords)
 
 
-async def keep_texts(
-    app: App, function: Function, keywords: dict[str, object], query: Mapping[str, str]
-) -> None:
-    """Put texts of a query back that are JSON, but are meant for a parameter that takes text.
+async def query_arguments(app: App, function: Function, request: Request) -> dict[str, object]:
+    """Return the arguments in the query of a request, by name, each as its annotation has it.
 
     Args:
         app: knows the signatures of functions.
         function: the function to call.
-        keywords: arguments, with the query's as JSON.
-        query: the parameters of the query.
+        request: the request.
+
+    Raises:
+        Problem: the query cannot be used, or has a parameter twice that takes no list.
+        CallFailed: an instance had to be asked for the signature, and has failed.
     """
-    read = {name: keywords[name] for name in query if not isinstance(keywords[name], str)}
-    if read:
-        deployment = app.spearlet.deployments[function.deployment]
-        signature = await app.catalogue.signature(deployment, function)
-        if signature is not None:
-            keywords |= {n: query[n] for n, value in read.items() if signature.keeps_text(n, value)}
+    texts = texts_of(request)
+    if not texts:
+        return {}
+    deployment = app.spearlet.deployments[function.deployment]
+    signature = await app.catalogue.signature(deployment, function)
+    return {name: _argument(name, several, signature) for name, several in texts.items()}
+
+
+def _argument(name: str, texts: list[str], signature: Signature | None) -> object:
+    """Return the argument that one or several texts of the query make. Raises Problem."""
+    values = [value_of(name, each) for each in texts]
+    if signature is None:
+        return alone(name, values)
+    if signature.makes_list(name, values):
+        return [
+            text if signature.keeps_text(name, value, item=index) else value
+            for index, (text, value) in enumerate(zip(texts, values, strict=True))
+        ]
+    value = alone(name, values)
+    return texts[0] if signature.keeps_text(name, value) else value
 
 
 async def call(app: App, request: Request, name: str) -> None:

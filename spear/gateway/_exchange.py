@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from os import urandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
@@ -19,9 +19,11 @@ from spear.wire import TooManyItems, decode_result, encode_alone
 from ._errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._request import Headers, MoreHeaders, Request
+
+T = TypeVar("T")
 
 JSON: Final = b"application/json"
 CBOR: Final = b"application/cbor"
@@ -141,8 +143,8 @@ def printable(request: Request, name: bytes) -> str | None:
 # -- arguments ------------------------------------------------------------------------------------
 
 
-def query_of(request: Request) -> dict[str, str]:
-    """Return the parameters of the query. Raises Problem."""
+def texts_of(request: Request) -> dict[str, list[str]]:
+    """Return the parameters of the query, each with its texts in their order. Raises Problem."""
     if not request.query:
         return {}
     try:
@@ -151,11 +153,22 @@ def query_of(request: Request) -> dict[str, str]:
         )
     except ValueError as error:
         raise bad(f"the query cannot be read: {error}") from error
-    query = dict(pairs)
-    if len(query) < len(pairs):
-        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
-        raise bad(f"the query has the parameter {twice[:100]!r} twice: send it once")
-    return query
+    texts: dict[str, list[str]] = {}
+    for name, text in pairs:
+        texts.setdefault(name, []).append(text)
+    return texts
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """Return the parameters of the query, none of which may be repeated. Raises Problem."""
+    return {name: alone(name, texts) for name, texts in texts_of(request).items()}
+
+
+def alone(name: str, values: Sequence[T]) -> T:
+    """Return the only value of a parameter of the query. Raises Problem if there are several."""
+    if len(values) > 1:
+        raise bad(f"the query has the parameter {name[:100]!r} twice: send it once")
+    return values[0]
 
 
 def number_in(
@@ -226,10 +239,7 @@ def parse_cbor(body: bytes) -> object:
 
 
 def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Return (positional, keywords) of a call. Raises Problem.
-
-    Values of the query that are JSON are read as such; see ``keep_texts``.
-    """
+    """Return the arguments in the body of a request: (positional, keywords). Raises Problem."""
     kind = (single(request, b"content-type") or JSON).decode("latin-1")
     kind = kind.partition(";")[0].strip().lower()
     positional: tuple[object, ...] = ()
@@ -250,8 +260,6 @@ def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], dic
             raise bad("the body is not UTF-8: send it as application/octet-stream") from error
     else:
         positional = (body,)
-    if request.query:
-        add_keywords(keywords, query_of(request))
     return positional, keywords
 
 
@@ -271,17 +279,22 @@ def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object
     return (tuple(value) if isinstance(value, list) else (value,)), {}
 
 
-def add_keywords(keywords: dict[str, object], query: Mapping[str, str]) -> None:
-    """Add the parameters of a query to keywords, as JSON or else as text. Raises Problem."""
-    for name, text in query.items():
+def add_keywords(keywords: dict[str, object], query: Mapping[str, object]) -> None:
+    """Add the arguments of a query to those of a body. Raises Problem."""
+    for name in query:
         if name in keywords:
             raise bad(f"the argument {name!r} is both in the query and in the body: send it once")
-        try:
-            keywords[name] = load_json(text)
-        except json.JSONDecodeError:
-            keywords[name] = text
-        except (ValueError, RecursionError) as error:
-            raise bad(f"the parameter {name!r} of the query cannot be used: {error}") from error
+    keywords |= query
+
+
+def value_of(name: str, text: str) -> object:
+    """Return the value of a text in the query as JSON, or else the text. Raises Problem."""
+    try:
+        return load_json(text)
+    except json.JSONDecodeError:
+        return text
+    except (ValueError, RecursionError) as error:
+        raise bad(f"the parameter {name!r} of the query cannot be used: {error}") from error
 
 
 # -- results --------------------------------------------------------------------------------------

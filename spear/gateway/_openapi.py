@@ -104,6 +104,19 @@ def _parameter(name: str, place: str) -> Schema:
     }
 
 
+def _repeated(name: str, array: Schema) -> Schema:
+    """Return a parameter of the query that may be repeated, once for each item of an array."""
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "style": "form",
+        "explode": True,
+        "schema": array,
+        "description": f"Items of the argument {name}, if the body does not have it.",
+    }
+
+
 def _fixed_paths(routes: Mapping[str, Route]) -> dict[str, Schema]:
     """Return the paths that do not depend on the functions."""
     paths: dict[str, Schema] = {}
@@ -135,11 +148,13 @@ def _function_paths(
     text = description.signature if description else None
     signature = schema_of(text)
     body: dict[str, object] = {}
+    query: list[Schema] = []
     result: Schema = {}
     if signature is None:
         body = {**_both({}), "application/octet-stream": {}}
     else:
         result = signature.result
+        query = [_repeated(each.name, each.array) for each in signature.parameters if each.array]
         bodies = [signature.by_name(), signature.by_position(), *signature.alone()]
         body = _both({"anyOf": bodies})
         if signature.takes_bytes:
@@ -149,9 +164,12 @@ def _function_paths(
         "description": text or "",
         "tags": [name.partition(".")[0] if "." in name else "functions"],
         "parameters": [
-            _parameter(each, "header")
-            for each in _HEADERS
-            if not (kind == "stream" and each == "Idempotency-Key")
+            *(
+                _parameter(each, "header")
+                for each in _HEADERS
+                if not (kind == "stream" and each == "Idempotency-Key")
+            ),
+            *query,
         ],
         "requestBody": {"required": False, "content": body},
     }

@@ -79,6 +79,7 @@ class ParameterSchema:
         is_positional: whether it may be given by position.
         is_named: whether it may be given by name.
         is_required: whether it must be given.
+        array: the schema of the list that repeated parameters of a query make; None for other parameters.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ParameterSchema:
     is_positional: bool
     is_named: bool
     is_required: bool
+    array: Schema | None
 
 
 @final
@@ -153,6 +155,7 @@ def schema_of(text: str | None) -> FunctionSchema | None:
             is_positional=each.is_positional,
             is_named=each.is_named,
             is_required=each.is_required,
+            array=_array(each.list_annotation) if each.is_named else None,
         )
         for each in signature.parameters
     )
@@ -173,6 +176,17 @@ def _schema(node: ast.expr | None, levels: int = MAX_LEVELS) -> Schema:
         return {"description": ast.unparse(node)[:200]}
     except (ValueError, RecursionError):  # an integer with too many digits, or too many terms
         return {}
+
+
+def _array(annotation: ast.expr | None) -> Schema | None:
+    """Return the schema of the arrays that fit the annotation of a list, a set or a tuple."""
+    if annotation is None:
+        return None
+    match _schema(annotation):
+        case {"anyOf": [dict() as array, _]}:  # a set, which is an object, too
+            return array
+        case array:
+            return array
 
 
 def _is_json(value: object) -> bool:

@@ -14,9 +14,9 @@ import trio
 from spear._errors import InvalidArguments, LocalProtocolError, SpearError
 from spear.channels import open_private_nursery
 
-from ._calls import find_function, keep_texts, with_options
+from ._calls import find_function, query_arguments, with_options
 from ._errors import Problem, describe, status_of
-from ._exchange import add_keywords, query_of, split_arguments
+from ._exchange import add_keywords, split_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +37,9 @@ WRONG_DATA: Final = 1007
 async def serve_socket(app: App, request: Request, socket: WebSocket, name: str) -> None:
     """Handle ``GET /v1/functions/{name}/socket``. Raises SpearError, Problem before the handshake."""
     function = find_function(app, name)
-    query = query_of(request)
     function = with_options(app, function, request, is_stream=True)
     with app.budgets.streams.taking(1, request.client):
+        query = await query_arguments(app, function, request)
         async with socket.opened():
             await _Conversation(app, request, socket).hold(function, query)
 
@@ -55,7 +55,7 @@ class _Conversation:
         self._failure: Exception | None = None
         self._stream: FunctionStream | None = None  # set once the function is called
 
-    async def hold(self, function: Function, query: Mapping[str, str]) -> None:
+    async def hold(self, function: Function, query: Mapping[str, object]) -> None:
         """Call the function, pass items in both directions, and report the end."""
         with trio.CancelScope() as closing:
             async with open_private_nursery() as nursery:
@@ -72,7 +72,7 @@ class _Conversation:
         await self._app.closing.wait()
         scope.cancel()
 
-    async def _call(self, function: Function, query: Mapping[str, str]) -> None:
+    async def _call(self, function: Function, query: Mapping[str, object]) -> None:
         patience = self._app.settings.body_seconds
         with trio.move_on_after(patience) as scope:
             first = await self._socket.receive()
@@ -81,8 +81,6 @@ class _Conversation:
         is_bytes = isinstance(first, bytes)
         positional, keywords = ((first,), {}) if is_bytes else split_arguments(first)
         add_keywords(keywords, query)
-        if query:
-            await keep_texts(self._app, function, keywords, query)
         bound = function.bind(*positional, **keywords)
         del first, positional, keywords  # decoded arguments can take many times the memory
         async with bound.stream(sends_items=True) as stream:

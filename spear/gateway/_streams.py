@@ -11,9 +11,9 @@ from spear._errors import SpearError
 from spear.calls import FunctionStream
 from spear.channels import open_private_nursery
 
-from ._calls import expect_stream, find_function, keep_texts, with_options
+from ._calls import expect_stream, find_function, query_arguments, with_options
 from ._errors import Problem, describe
-from ._exchange import arguments_of, query_of
+from ._exchange import add_keywords, arguments_of
 from ._forms import form_for
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def _bind_arguments(app: App, request: Request, function: Function) -> Bou
     function = with_options(app, function, request, is_stream=True)
     expect_stream(function)
     if request.query:
-        await keep_texts(app, function, keywords, query_of(request))
+        add_keywords(keywords, await query_arguments(app, function, request))
     return function.bind(*positional, **keywords)
 
 

@@ -87,6 +87,27 @@ def labels() -> MemorySettings:
         for each in text:
             yield each
 
+    @app.function
+    async def collect(
+        words: list[str],
+        numbers: set[int] | None = None,
+        pair: tuple[str, int] = ("", 0),
+        *,
+        one: str = "",
+    ) -> list[object]:
+        return [words, numbers and sorted(numbers), list(pair), one]
+
+    @app.function
+    async def join(
+        *rest: str, text: str = 5000 * "x"
+    ) -> str:  # its signature is too long to be known
+        return text
+
+    @app.function
+    async def spell(words: list[str]) -> AsyncIterator[str]:
+        for each in words:
+            yield each
+
     return MemorySettings(agent=app, shares_process=True)
 
 
@@ -113,6 +134,49 @@ async def test_a_query_of_a_stream_is_read_by_the_annotations() -> None:
         await site.spearlet.deploy(labels())
         reply = await ask(site.gateway, "POST", "/v1/functions/letters/stream?text=1.0")
         assert reply.body == b'"1"\n"."\n"0"\n'
+
+
+@pytest.mark.parametrize(
+    ("query", "result"),
+    [
+        ("words=a&words=1.10", [["a", "1.10"], None, ["", 0], ""]),
+        ("words=a", [["a"], None, ["", 0], ""]),
+        ("words=&one=1", [[""], None, ["", 0], "1"]),
+        ("words=%5B%22a%22,%22b%22%5D", [["a", "b"], None, ["", 0], ""]),
+        ("words=[]&numbers=null", [[], None, ["", 0], ""]),
+        ("words=null&numbers=2&numbers=1&numbers=2", [["null"], [1, 2], ["", 0], ""]),
+        ("pair=1&numbers=7&words=x&pair=2", [["x"], [7], ["1", 2], ""]),
+    ],
+)
+async def test_a_repeated_name_in_a_query_is_a_list_by_the_annotation(
+    query: str, result: object
+) -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(labels())
+        reply = await ask(site.gateway, "POST", f"{CALL.format('collect')}?{query}")
+        assert reply.status == 200, reply.body
+        assert json.loads(reply.body) == result
+
+
+async def test_a_repeated_name_for_another_parameter_is_refused() -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(labels())
+        for function, query, name in (
+            ("collect", "words=a&one=x&one=x", "one"),
+            ("collect", "words=a&two=x&two=y", "two"),
+            ("join", "text=x&text=y", "text"),
+        ):
+            reply = await ask(site.gateway, "POST", f"{CALL.format(function)}?{query}")
+            assert reply.status == 400
+            assert f"the query has the parameter '{name}' twice" in str(reply.error["message"])
+        reply = await ask(
+            site.gateway, "POST", f"{CALL.format('collect')}?numbers=1&numbers=x&words=a"
+        )
+        assert (reply.status, reply.error["parameter"]) == (400, "numbers[1]")
+        reply = await ask(site.gateway, "POST", f"{CALL.format('join')}?text=x")
+        assert reply.body == b'"x"'
+        reply = await ask(site.gateway, "POST", "/v1/functions/spell/stream?words=a&words=1")
+        assert reply.body == b'"a"\n"1"\n'
 
 
 async def test_what_is_returned_as_shared_memory_is_bytes() -> None:

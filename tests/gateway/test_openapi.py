@@ -24,6 +24,7 @@ from spear.gateway import GatewaySettings
 from spear.gateway._openapi import _function_paths
 from spear.gateway._routes import ROUTES
 from spear.gateway._schemas import schema_of
+from spear.spearlet import FunctionDescription
 
 from .helpers import KNOWN, TOKEN, Probe, ask, open_site
 
@@ -98,6 +99,23 @@ def test_a_function_of_which_nothing_is_known_takes_anything() -> None:
     assert json.loads(json.dumps(item))["post"]["requestBody"]["content"] == {
         "application/json": {"schema": {}}, "application/cbor": {}, "application/octet-stream": {},
     }  # fmt: skip
+
+
+def test_a_parameter_that_takes_a_list_may_be_repeated_in_the_query() -> None:
+    text = "find(a: list[int], /, words: list[str], ids: set[int] | None = None, one: str = '')"
+    ((_, item), _) = _function_paths(
+        "find", "function", FunctionDescription(signature=text, summary="")
+    )
+    query = [
+        each for each in json.loads(json.dumps(item))["post"]["parameters"] if each["in"] == "query"
+    ]
+    assert [(each["name"], each["schema"]) for each in query] == [
+        ("words", {"type": "array", "items": {"type": "string"}}),
+        ("ids", {"type": "array", "items": {"type": "integer"}}),
+    ]
+    assert {(each["style"], each["explode"], each["required"]) for each in query} == {
+        ("form", True, False)
+    }
 
 
 BYTES = {"$ref": "#/components/schemas/Bytes"}
