@@ -187,10 +187,15 @@ class MapProgress(ProgressBar):
     @property
     def seconds_left(self) -> float:
         """Seconds until the end, if further items take as long as those of this run."""
-        if self.total is None or not self.done:
+        left = self.left
+        if left is None or not self.done:
             return inf
-        left = max(self.total - self.done - self.skipped, 0)
         return self.seconds * left / self.done
+
+    @property
+    def left(self) -> int | None:
+        """The number of items without an outcome; None if it is not known."""
+        return None if self.total is None else max(self.total - self.done - self.skipped, 0)
 
     @property
     def seconds(self) -> float:

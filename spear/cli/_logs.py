@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -16,6 +17,7 @@ from ._remote import Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
 from ._values import parse_whole
+from ._waiting import wait_unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from ._documents import Document
     from ._parser import CommandParser
 
-    LineArrival: TypeAlias = Document | SpearError | None
-    """A line; or the end of a deployment's lines: None, or the error that ended them."""
+    LineArrival: TypeAlias = Document | SpearError | BrokenPipeError | None
+    """A line; or the end of a deployment's lines: None, or the error that ended them; or the end of the
+    output's reader."""
 
 TAIL_LINES: Final = 100
 
@@ -71,7 +74,11 @@ def _past(remote: Remote, names: list[str], options: argparse.Namespace) -> list
 
 
 def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> Iterator[Document]:
-    """Yield lines as they are written, until all deployments have ended, or following one fails."""
+    """Yield lines as they are written, until all deployments have ended, or following one fails.
+
+    Raises:
+        BrokenPipeError: the reader of standard output has closed it, even if there is nothing to write.
+    """
     arrivals: SimpleQueue[LineArrival] = SimpleQueue()
     for name in names:
         thread = threading.Thread(
@@ -81,10 +88,14 @@ def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> It
             daemon=True,
         )
         start_thread(thread)
+    reader = threading.Thread(
+        target=_watch_reader, args=(arrivals,), name="reader of the output", daemon=True
+    )
+    start_thread(reader)
     left = len(names)
     while left:
         arrival = arrivals.get()
-        if isinstance(arrival, SpearError):
+        if isinstance(arrival, SpearError | BrokenPipeError):
             raise arrival
         if arrival is None:
             left -= 1
@@ -101,6 +112,11 @@ def _work(
         arrivals.put(None)
     except SpearError as error:
         arrivals.put(error)
+
+
+def _watch_reader(arrivals: SimpleQueue[LineArrival]) -> None:
+    wait_unread(sys.stdout.fileno())
+    arrivals.put(BrokenPipeError())
 
 
 def _lines(remote: Remote, name: str, options: argparse.Namespace) -> Iterator[Document]:

@@ -14,6 +14,7 @@ from spear._codecs import values_passed_on
 from spear._errors import SpawnFailed
 from spear._host_limits import DEFAULT_TIMEOUTS, InstanceTimeouts
 from spear._targets import split_call
+from spear._util import leaves_of
 
 from ._bar import WITHOUT_RICH, MapProgress, can_draw
 from ._call import perform_call
@@ -161,23 +162,47 @@ def run_map(options: argparse.Namespace) -> int:
                 command.output, resume=command.resume, overwrite=command.overwrite
             )
         progress = MapProgress()
-        with showing(verbose=False) as lines:
-            output = ResultOutput(lines.rows, descriptor, command.output or "standard output")
-            run = MapRun(
-                source, done, output, progress, retries=command.retries, unpack=command.unpack,
-                ordered=command.ordered, say=bool if command.quiet else lines.put,
-            )  # fmt: skip
-            running = _RunningMap(command, source, run, progress, lines)
-            try:
-                status = trio.run(running.run, restrict_keyboard_interrupt_to_checkpoints=True)
-            finally:
-                if descriptor is not None:
-                    output.close()
-            if status >= SIGNALLED:
-                lines.patience_seconds = IMPATIENT_SECONDS
-        if not command.quiet:
-            complain(f"spear: {_summary(command, progress, status)}")
+        try:
+            status = _run_items(command, source, descriptor, done, progress)
+        except Exception as error:
+            if progress.done and not _is_broken_pipe(error):
+                _say_counts(command, progress, "ended by an error: ")
+            raise
+        _say_counts(command, progress, "interrupted: " if status >= SIGNALLED else "")
         return status
+
+
+def _run_items(
+    command: MapCommand,
+    source: Input,
+    descriptor: int | None,
+    done: DoneItems,
+    progress: MapProgress,
+) -> int:
+    """Perform the run, and show its progress; return the exit status.
+
+    Args:
+        command: the command.
+        source: the items.
+        descriptor: the output, which is closed at the end; None for standard output.
+        done: the items to skip.
+        progress: is kept up to date.
+    """
+    with showing(verbose=False) as lines:
+        output = ResultOutput(lines.rows, descriptor, command.output or "standard output")
+        run = MapRun(
+            source, done, output, progress, retries=command.retries, unpack=command.unpack,
+            ordered=command.ordered, say=bool if command.quiet else lines.put,
+        )  # fmt: skip
+        running = _RunningMap(command, source, run, progress, lines)
+        try:
+            status = trio.run(running.run, restrict_keyboard_interrupt_to_checkpoints=True)
+        finally:
+            if descriptor is not None:
+                output.close()
+        if status >= SIGNALLED:
+            lines.patience_seconds = IMPATIENT_SECONDS
+    return status
 
 
 def understand_map(options: argparse.Namespace) -> MapCommand | CallCommand:
@@ -249,15 +274,22 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _summary(command: MapCommand, progress: MapProgress, status: int) -> str:
-    seconds = progress.seconds
-    text = f"{progress.counts()}, {seconds:.1f} s, {progress.rate} items/s"
-    if status < SIGNALLED:
-        return text
-    again = "" if command.output is None else "; to go on, add --resume to the same command"
-    if command.resume:
+def _is_broken_pipe(error: Exception) -> bool:
+    return any(isinstance(each, BrokenPipeError) for each in leaves_of(error))
+
+
+def _say_counts(command: MapCommand, progress: MapProgress, end: str) -> None:
+    """Show the numbers of items; ``end`` is how the run was cut short, or empty."""
+    if command.quiet:
+        return
+    left = f", {progress.left} left" if end and progress.left is not None else ""
+    counts = f"{progress.counts()}{left}, {progress.seconds:.1f} s, {progress.rate} items/s"
+    again = ""
+    if end and command.resume:
         again = "; to go on, repeat the same command"
-    return f"interrupted: {text}{again}"
+    elif end and command.output is not None:
+        again = "; to go on, add --resume to the same command"
+    complain(f"spear: {end}{counts}{again}")
 
 
 @final

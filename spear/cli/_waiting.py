@@ -17,3 +17,10 @@ def is_writable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
+
+
+def wait_unread(descriptor: int) -> None:
+    """Wait until the reader of a pipe or a socket has closed its end: for ever if it is a file."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the end is always reported
+    poll.poll()

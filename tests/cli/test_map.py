@@ -340,7 +340,7 @@ def test_an_interrupted_run_leaves_a_file_that_can_be_continued(terminal: Termin
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 130
         said = process.stderr.read().decode()
-    assert "spear: interrupted: 2 of 4 done, 0 failed, " in said
+    assert "spear: interrupted: 2 of 4 done, 0 failed, 2 left, " in said
     assert said.endswith("; to go on, add --resume to the same command\n")
     output = terminal.place / "out"
     assert [line["item"] for line in lines_of(output.read_bytes())] == ["tea", "ice"]
@@ -410,6 +410,9 @@ def test_processes_that_no_longer_start_end_the_run(terminal: Terminal) -> None:
     done = terminal.run(*words)
     assert done.status == 6
     assert summary_of(done).startswith("spear: processes no longer start: ")
+    counts = done.errors.splitlines()[-2]
+    assert counts.startswith("spear: ended by an error: 0 of 2 done, 1 failed, 1 left, ")
+    assert counts.endswith("; to go on, add --resume to the same command")
     (line,) = lines_of((terminal.place / "out").read_bytes())
     assert (line["item"], line["attempts"]) == ("tea", 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from spear import (
     SpearError,
     WorkerDied,
 )
-from spear.cli import _places, _remote
+from spear.cli import _places, _remote, main
 from spear.cli._failures import failure_from, failure_of
 from spear.cli._places import HostLost, NoHost, directory, find, running, socket_path
 from spear.cli._remote import PIECE_BYTES, Remote
@@ -503,6 +504,22 @@ def test_a_line_that_is_cut_off(run: Run, tmp_path: Path) -> None:
         assert (done.status, "ended its response within a line" in done.errors) == (10, True)
         done = run("top", "--once", "--host", str(tmp_path / "s"))
         assert done.status == 10
+
+
+def test_a_reader_that_has_gone_ends_the_logs_before_the_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    with (
+        closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener,  # never answers
+        open(writer, "w") as output,
+        monkeypatch.context() as patch,
+    ):
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        patch.setattr(sys, "stdout", output)
+        os.close(reader)
+        assert main(["logs", "a", "-f", "--host", str(tmp_path / "s")]) == 141
 
 
 def test_a_host_that_ends_before_there_are_rates(run: Run, tmp_path: Path) -> None:
