@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from math import inf
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._limits import KIB, MAX_WHOLE, MIB, shown
+from spear._limits import KIB, MAX_WHOLE, MIB, expect_several, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BODY_RATE: Final = 64 * KIB
 """Minimum bytes a second of a body, once ``body_seconds`` are over."""
@@ -21,8 +24,8 @@ MIN_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_TOKEN},1024}}=*")
 
 
-def _check_token(_: object, __: attrs.Attribute[str | None], token: str | None) -> None:
-    if token is not None and not _TOKEN.fullmatch(token):
+def _check_token(_: object, __: attrs.Attribute[str | None], token: object) -> None:
+    if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise ConfigurationError(
             f"a token must have at least {MIN_TOKEN} characters, of A-Z a-z 0-9 . _ ~ + / -: create one "
             "with `openssl rand -hex 32`",
@@ -93,6 +96,8 @@ class GatewaySettings:
     close_seconds: float = 5.0
 
     def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(type(self)):
+            _expect_kind(field.name, field.default, getattr(self, field.name))
         if self.host is None and self.control_socket is None:
             raise ConfigurationError("a gateway needs an address: set host or control_socket")
         if self.tls_key is not None and self.tls_cert is None:
@@ -110,6 +115,23 @@ class GatewaySettings:
                 "must be finite, because a submitted call may have no other limit",
             )
         _expect_amount("body_bytes_in_flight", self.body_bytes_in_flight, is_whole=True)
+
+
+def _expect_kind(name: str, default: object, value: object) -> None:
+    """Raise ConfigurationError unless a setting that is no number has the type of its default."""
+    if isinstance(default, bool):
+        if type(value) is not bool:
+            raise ConfigurationError.about(name, f"must be True or False, not {shown(value)}")
+    elif isinstance(default, tuple):
+        for each in expect_several(name, cast("Iterable[object]", value)):
+            _expect_text(name, each)
+    elif isinstance(default, str | None) and (value is not None or name == "name"):
+        _expect_text(name, value)
+
+
+def _expect_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError.about(name, f"must be text, not {shown(value)}")
 
 
 def _expect_amount(name: str, value: object, *, is_whole: bool) -> None:

@@ -225,6 +225,15 @@ def test_a_token_that_could_be_guessed_or_not_sent_is_refused(token: str) -> Non
         ({"idle_seconds": "x"}, "idle_seconds must be a number above 0"),
         ({"write_seconds": float("nan")}, "write_seconds must be a number above 0"),
         ({"body_bytes_in_flight": -1}, "body_bytes_in_flight must be"),
+        ({"name": None}, "name must be text, not None"),
+        ({"host": b"::"}, "host must be text, not b'::'"),
+        ({"tls_cert": 5}, "tls_cert must be text, not 5"),
+        ({"control_socket": ["a"]}, "control_socket must be text"),
+        ({"token": 5}, "a token must have at least 16 characters"),
+        ({"allow_control": "no"}, "allow_control must be True or False, not 'no'"),
+        ({"allowed_hosts": "shop.example"}, "allowed_hosts must be a list"),
+        ({"allowed_hosts": None}, "allowed_hosts must be a list"),
+        ({"allowed_hosts": ("a", 5)}, "allowed_hosts must be text, not 5"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(
