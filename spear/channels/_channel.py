@@ -67,7 +67,7 @@ from ._slots import SlotQueue
 from ._statistics import ChannelStatistics, Counters
 from ._streams import ItemOutlet, ItemQueue, ItemSender, wake_all
 from ._workers import Workers
-from .segments import PlacedPayload
+from .segments import MOST_AT_ONCE, PlacedPayload
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -111,9 +111,9 @@ class CommunicationChannel:
     """
 
     __slots__ = (
-        "_clock", "_counters", "_deadlines", "_handlers", "_heartbeat", "_holds_reports",
-        "_is_announced", "_on_heartbeat_lost", "_opened", "_peer", "_pipe", "_queue", "_sender",
-        "_slots", "_timers", "_workers", "closed", "closed_by", "connection", "functions",
+        "_at_once_bytes", "_clock", "_counters", "_deadlines", "_handlers", "_heartbeat",
+        "_holds_reports", "_is_announced", "_on_heartbeat_lost", "_opened", "_peer", "_pipe", "_queue",
+        "_sender", "_slots", "_timers", "_workers", "closed", "closed_by", "connection", "functions",
         "instance_id", "limits", "on_announced", "outlet",
     )  # fmt: skip
 
@@ -130,6 +130,8 @@ class CommunicationChannel:
         on_heartbeat_lost: Callable[[], None] | None = None,
     ) -> None:
         self.connection = connection
+        # Longer bytes may be placed in a segment, in several steps.
+        self._at_once_bytes = min(MOST_AT_ONCE, connection.peer.max_message_bytes)
         self._pipe = pipe
         self.limits = limits
         self._clock = trio.lowlevel.current_clock().current_time
@@ -278,7 +280,7 @@ class CommunicationChannel:
         if metadata is not None or key is not None or function not in self.functions:
             head = self._head(function, metadata, key)
         connection = self.connection
-        if isinstance(payload, Segment) or len(payload) > connection.peer.max_message_bytes:
+        if isinstance(payload, Segment) or len(payload) > self._at_once_bytes:
             payload = await self._placed(payload, deadline)
             now = self._clock()
         try:
@@ -320,7 +322,7 @@ class CommunicationChannel:
         connection = self.connection
         if (
             type(payload) is not bytes
-            or len(payload) > connection.peer.max_message_bytes
+            or len(payload) > self._at_once_bytes
             or function not in self.functions
             or connection.outbound_open >= connection.peer.max_calls
             or self._slots.waiting
@@ -361,7 +363,7 @@ class CommunicationChannel:
         head = None
         if metadata is not None or function not in self.functions:
             head = self._head(function, metadata, None)
-        if isinstance(payload, Segment) or len(payload) > self.connection.peer.max_message_bytes:
+        if isinstance(payload, Segment) or len(payload) > self._at_once_bytes:
             payload = await self._placed(payload, deadline)
         try:
             await self._slots.wait(deadline)

@@ -30,7 +30,7 @@ from spear import (
     WireLimits,
 )
 from spear.channels import CommunicationChannel, connect_channel
-from spear.channels.segments import LEAST_SHARED_BYTES, WORTH_KEEPING
+from spear.channels.segments import LEAST_SHARED_BYTES, MOST_AT_ONCE, WORTH_KEEPING
 from spear.channels.segments._memory_files import Descriptor, make_memory_file
 from spear.testing import Functions, RawPeer, cancel_sweep
 from spear.transports import SocketStream
@@ -295,6 +295,42 @@ async def test_bytes_take_to_segments_when_it_pays(unix: Carrier) -> None:
             assert found.kept_bytes in (SIZE, 2 * SIZE)
             assert found.lent_bytes <= found.kept_bytes
         assert host.statistics().bytes_sent - before < 8 * KIB
+
+
+async def test_longer_bytes_take_to_segments_towards_an_agent(unix: Carrier) -> None:
+    payload = bytes(MOST_AT_ONCE + 1)
+    limits = WireLimits(segment_pool_bytes=2 * len(payload))
+    async with opened(unix.open_pair, limits) as (host, agent):
+        for _ in range(WORTH_KEEPING):
+            await host.request("look", payload)
+        assert host.statistics().bytes_sent > WORTH_KEEPING * len(payload)
+        assert host.statistics().kept_bytes == 0
+        before = host.statistics().bytes_sent
+        for _ in range(3):
+            assert (await host.request("look", payload)).payload == b"1 %d %s" % (
+                len(payload),
+                bytes(6),
+            )
+        assert host.statistics().bytes_sent - before < 8 * KIB
+        assert len(payload) <= host.statistics().kept_bytes < 2 * len(payload)
+        async with trio.open_nursery() as nursery:  # a second segment would be more than is kept
+            for _ in range(3):
+                nursery.start_soon(host.request, "look", payload)
+        assert host.statistics().kept_bytes < 2 * len(payload)
+        assert host.statistics().bytes_sent - before > 2 * len(payload)
+        before = agent.statistics().bytes_sent
+        for _ in range(WORTH_KEEPING + 2):  # a host copies what an agent sends
+            await agent.request("look", payload)
+        assert agent.statistics().bytes_sent - before > (WORTH_KEEPING + 2) * len(payload)
+
+
+async def test_longer_bytes_stay_in_the_socket_below_the_threshold(unix: Carrier) -> None:
+    payload = bytes(MOST_AT_ONCE + 1)
+    limits = WireLimits(segment_threshold_bytes=8 * MIB)
+    async with opened(unix.open_pair, limits) as (host, _):
+        for _ in range(WORTH_KEEPING + 2):
+            await host.request("look", payload)
+        assert host.statistics().bytes_sent > (WORTH_KEEPING + 2) * len(payload)
 
 
 async def test_no_more_is_kept_than_the_limit(unix: Carrier) -> None:

@@ -14,4 +14,5 @@ from ._lending import Lent as Lent
 from ._lending import PlacedPayload as PlacedPayload
 from ._lending import SegmentLender as SegmentLender
 from ._memory_files import SharedBuffer as SharedBuffer
+from ._pool import MOST_AT_ONCE as MOST_AT_ONCE
 from ._pool import WORTH_KEEPING as WORTH_KEEPING

@@ -1,7 +1,7 @@
 """Segments that we hand to a peer: large payloads whose memory the peer may read.
 
-Segments are of two kinds. A user's ``SharedBuffer`` is handed over as it is. Payloads of a few MiB that
-are bytes are copied into segments of our own: see ``_pool``.
+Segments are of two kinds. A user's ``SharedBuffer`` is handed over as it is. Arrays, and large payloads
+of bytes, are copied into segments of our own: see ``_pool``.
 
 Most channels never hand over a segment, and a host may have ten thousand channels, so objects for
 segments are only made when they are needed.
@@ -264,10 +264,30 @@ class SegmentLender:
         return payload if isinstance(payload, MemoryFile) else payload.as_bytes()
 
     async def place_bytes(self, payload: Buffer) -> Payload:
-        """Return a payload of bytes in a segment if it is too large for a message; see :meth:`place`."""
-        if len(payload) <= self._peer.max_message_bytes:
+        """Return a payload of bytes in a segment if it is too large for a message, or goes faster so.
+
+        Otherwise as :meth:`place`.
+        """
+        size = len(payload)
+        if size <= self._peer.max_message_bytes and not self._is_worth_placing(size):
             return payload
         return await self.place(_LargeBytes(payload))
+
+    def _is_worth_placing(self, size: int) -> bool:
+        """Return whether bytes that fit a message go faster in a segment.
+
+        An agent copies them once, or not at all. A host always copies, and then the socket is as fast.
+        """
+        if (
+            self._seals
+            or not self._copies
+            or self._timers is None
+            or size < self._limits.segment_threshold_bytes
+            or not self._has_room(rounded_up(size))
+        ):
+            return False
+        pool = self.pool = self.pool or SegmentPool(self._limits, self._timers)
+        return pool.is_worth_placing(size)
 
     @property
     def is_crowded(self) -> bool:

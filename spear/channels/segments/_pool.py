@@ -1,4 +1,4 @@
-"""A pool of our own segments: payloads of a few MiB are copied into them, and segments are used again.
+"""A pool of our own segments: large payloads are copied into them, and segments are used again.
 
 A new segment costs a page fault for each 4 KiB, ten times as much as the copy. Segments of one channel
 are never used for another, because a peer may go on reading a segment that it has released.
@@ -89,6 +89,17 @@ class SegmentPool:
             return False
         self._asked[size] = asked = self._asked.get(size, 0) + 1
         return asked >= WORTH_KEEPING or bool(self._idle.get(size))
+
+    def is_worth_placing(self, size: int) -> bool:
+        """Count a payload above :data:`MOST_AT_ONCE`; return whether it should travel in a segment."""
+        if size <= MOST_AT_ONCE:
+            return False
+        if any(idle and size <= each <= 2 * size for each, idle in self._idle.items()):
+            return True
+        kind = 1 << (size - 1).bit_length()
+        self._asked[kind] = asked = self._asked.get(kind, 0) + 1
+        fits = self.kept_bytes + rounded_up(size) <= self._limits.segment_pool_bytes
+        return fits and asked > WORTH_KEEPING
 
     def take(self, size: int) -> PooledSegment | None:
         """Return a segment of this size; None if the pool is full, or no segment can be made."""
