@@ -13,13 +13,13 @@ from spear._lazy import lazily
 if TYPE_CHECKING:
     from ._app import Agent as Agent
     from ._context import CallContext as CallContext
-    from ._context import call as call
-    from ._context import call_once as call_once
     from ._context import context as context
     from ._items import Items as Items
     from ._lambda_context import LambdaContext as LambdaContext
     from ._loader import LoadFailed as LoadFailed
     from ._loader import load_agent as load_agent
+    from ._outgoing_calls import call as call
+    from ._outgoing_calls import call_once as call_once
     from ._reaching import HostAddresses as HostAddresses
     from ._serve import serve as serve
     from ._service import AgentService as AgentService
@@ -34,8 +34,8 @@ _HOMES = {
     "Items": "._items",
     "LambdaContext": "._lambda_context",
     "LoadFailed": "._loader",
-    "call": "._context",
-    "call_once": "._context",
+    "call": "._outgoing_calls",
+    "call_once": "._outgoing_calls",
     "context": "._context",
     "load_agent": "._loader",
     "serve": "._serve",

@@ -11,9 +11,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
+from functools import partial
 from math import ceil, inf
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final, overload
 
 import trio
 
@@ -26,6 +27,7 @@ from spear._errors import (
 )
 from spear._limits import expect_timeout
 from spear._stalls import because_of
+from spear.annotations import build_expected_type
 from spear.channels import protected_block, protected_class
 from spear.wire import decode_result, encode_call
 
@@ -34,13 +36,20 @@ from ._failures import about_call
 from ._items import Items
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from typing_extensions import TypeVar
+
     from spear._ids import InstanceId
+    from spear.annotations import ExpectedType
     from spear.channels import ExecutionResponse, InboundCall, Metadata
     from spear.wire import Payload, Value
 
     from ._asyncio_bridge import BridgedCall
     from ._own_calls import WaitingCall
     from ._service import AgentService
+
+    T = TypeVar("T", default=Value)
 
 
 CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
@@ -71,39 +80,6 @@ def context() -> CallContext:
             "function needs as a part of each item"
         )
     return CallContext(state if isinstance(state, tuple) else state())
-
-
-async def call(
-    function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
-) -> Value:
-    """Call another function of the host; see :meth:`CallContext.call`."""
-    return await context().call(function, *arguments, timeout=timeout, **keywords)
-
-
-async def call_once(
-    key: str,
-    function: str,
-    /,
-    *arguments: object,
-    timeout: float | None = None,
-    **keywords: object,
-) -> Value:
-    """:func:`call` a function at most once for a key, even if the calling function is executed again.
-
-    The host executes calls of a function with the same key once, and returns its outcome to all of them,
-    for as long as the deployment of the called function keeps outcomes. Cancellation does not stop the
-    execution.
-
-    Args:
-        key: a name for the operation: ``context().key``, for example, or a text made from it.
-        function, arguments, keywords, timeout: see :func:`call`.
-
-    Raises:
-        Rejected: the key was used with other arguments.
-        SpearError: :func:`call` failed.
-    """
-    payload, is_cbor = encode_call(function, arguments, keywords)
-    return await context()._call_other(function, payload, is_cbor, timeout, key)
 
 
 @final
@@ -207,9 +183,37 @@ class CallContext:
     def _report_progress(self, payload: Payload, is_cbor: bool) -> None:
         self._call.report_progress(payload, is_cbor=is_cbor)
 
+    @overload
     async def call(
-        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
-    ) -> Value:
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: type[T] | None = None,
+        **keywords: object,
+    ) -> T: ...
+
+    @overload
+    async def call(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object,
+        **keywords: object,
+    ) -> object: ...
+
+    async def call(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object = None,
+        **keywords: object,
+    ) -> object:
         """Call another function of the host, and return its result.
 
         Cancellation also cancels the called function. The called function gets less time than this call
@@ -220,34 +224,74 @@ class CallContext:
             arguments, keywords: the arguments of the function.
             timeout: seconds, limited to the remaining time of this call; None for the remaining time, or
                 for the agent's default if this call has no deadline.
+            returns: the type that the result must have, such as a data class; the result is checked and
+                converted as an argument would be. By default it is returned as it arrives.
 
         Raises:
-            InvalidArguments: an argument cannot be sent, or does not fit.
+            InvalidArguments: an argument cannot be sent, or does not fit; or no result can have the type
+                ``returns``.
+            UnexpectedResult: the result does not fit ``returns``.
             DeadlineExceeded: the timeout has passed.
             CallFailed: the call failed; the subclass is the reason.
             ChannelClosed, ChannelBroken: the host is shutting down, or the connection is lost.
         """
+        expected = build_expected_type(returns)
         payload, is_cbor = encode_call(function, arguments, keywords)
-        return await self._call_other(function, payload, is_cbor, timeout, None)
+        return await self._call_other(function, payload, is_cbor, timeout, expected)
 
     async def _call_other(
-        self, function: str, payload: Payload, is_cbor: bool, timeout: float | None, key: str | None
-    ) -> Value:
+        self,
+        function: str,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        expected: ExpectedType | None,
+        key: str | None = None,
+    ) -> object:
         arguments = (function, payload, is_cbor, timeout, key)
         if self._bridge is not None:
             response = await self._bridge.run_in_trio(self._request, *arguments)
         else:
             response = await self._request(*arguments)
-        return _decoded(response.payload, response.is_cbor, function)
+        return _decoded(response, function, expected)
+
+    @overload
+    def call_sync(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: type[T] | None = None,
+        **keywords: object,
+    ) -> T: ...
+
+    @overload
+    def call_sync(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object,
+        **keywords: object,
+    ) -> object: ...
 
     def call_sync(
-        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
-    ) -> Value:
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object = None,
+        **keywords: object,
+    ) -> object:
         """Call another function like :meth:`call`, from the thread of a plain function.
 
         Raises:
             trio.Cancelled: the call that this function handles was cancelled.
         """
+        expected = build_expected_type(returns)
         payload, is_cbor = encode_call(function, arguments, keywords)
         if get_ident() == self._service.thread:
             raise LocalProtocolError("call_sync() would block Trio's thread: use `await ...call()`")
@@ -258,7 +302,7 @@ class CallContext:
         response = trio.from_thread.run(
             self._request, function, payload, is_cbor, timeout, None, is_plain, trio_token=token
         )
-        return _decoded(response.payload, response.is_cbor, function)
+        return _decoded(response, function, expected)
 
     async def _request(
         self,
@@ -286,13 +330,42 @@ class CallContext:
     def _waiting(self, function: str, *, holds_thread: bool = False) -> WaitingCall:
         return self._service.own_calls.waiting(self._call, function, holds_thread=holds_thread)
 
+    @overload
+    def stream(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: type[T] | None = None,
+        **keywords: object,
+    ) -> AbstractAsyncContextManager[Items[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object,
+        **keywords: object,
+    ) -> AbstractAsyncContextManager[Items[object]]: ...
+
     @protected_block
     async def stream(
-        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
-    ) -> AsyncIterator[Items[Value]]:
+        self,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: object = None,
+        **keywords: object,
+    ) -> AsyncIterator[Items[object]]:
         """Call another function of the host that returns a stream, and iterate over its items.
 
-        Leaving the block before the end cancels the function. Only for Trio code.
+        Leaving the block before the end cancels the function. Only for Trio code. ``returns`` is the type
+        of an item; see :meth:`call`.
 
         Raises:
             Errors of :meth:`call`, on entering the block or while iterating.
@@ -301,6 +374,7 @@ class CallContext:
             raise LocalProtocolError(
                 "asyncio functions cannot receive streams: use call(), or write the function for Trio"
             )
+        expected = build_expected_type(returns)
         payload, is_cbor = encode_call(function, arguments, keywords)
         budget = self._budget(function, timeout)
         async with AsyncExitStack() as stack:
@@ -323,7 +397,8 @@ class CallContext:
                 except DeadlineExceeded as failure:
                     raise budget.exceeded(failure, waiting.stuck) from failure
 
-            yield Items(receive, function)
+            convert = None if expected is None else partial(expected.convert, function)
+            yield Items(receive, function, check=convert)
 
     def _budget(self, function: str, timeout: float | None) -> _CallTimeout:
         """Return the time for an outgoing call: at least a millisecond less than this call has left.
@@ -369,12 +444,13 @@ class _CallTimeout:
         return about_call(late) if self._is_all else late
 
 
-def _decoded(payload: bytes | memoryview, is_cbor: bool, function: str) -> Value:
+def _decoded(response: ExecutionResponse, function: str, expected: ExpectedType | None) -> object:
     try:
-        return decode_result(payload, is_cbor)
+        result = decode_result(response.payload, response.is_cbor)
     except CodecFault as fault:
         raise fault.of_result(f"{function}: cannot decode the result") from fault
     except ValueError as error:
         raise CallFailed(
             f"{function}: cannot decode the result: {error}", delivered="yes"
         ) from error
+    return result if expected is None else expected.convert(function, result)

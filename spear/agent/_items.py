@@ -18,12 +18,12 @@ from ._failures import about_call
 if TYPE_CHECKING:
     from ._asyncio_bridge import BridgedCall
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @final
 @protected_class
-class Items(Generic[T]):
+class Items(Generic[T_co]):
     """A stream of decoded items from the peer.
 
     Iterate with ``async for`` in Trio and asyncio code, and with ``for`` in the thread of a plain
@@ -49,7 +49,7 @@ class Items(Generic[T]):
         self._is_callers = is_callers
         self._count = 0
 
-    async def receive(self) -> T:
+    async def receive(self) -> T_co:
         """Return the next item.
 
         Cancellation loses no item. A checkpoint at least every 64 items.
@@ -70,7 +70,7 @@ class Items(Generic[T]):
         if self._check is not None:
             item = self._checked(self._check, item)
         self._count += 1
-        return cast("T", item)
+        return cast("T_co", item)
 
     def _undecodable(self, error: ValueError) -> CallFailed:
         fault = error if isinstance(error, CodecFault) else None
@@ -100,19 +100,19 @@ class Items(Generic[T]):
             )
         )
 
-    def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> AsyncIterator[T_co]:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         try:
             return await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T_co]:
         return self
 
-    def __next__(self) -> T:
+    def __next__(self) -> T_co:
         try:
             return trio.from_thread.run(self.receive)
         except trio.EndOfChannel:

@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from ._as_written import signature_of as signature_of
     from ._build import build_check as build_check
     from ._check import Check as Check
+    from ._expected import ExpectedType as ExpectedType
+    from ._expected import build_expected_type as build_expected_type
     from ._hints import resolve_hints as resolve_hints
     from ._mismatch import Mismatch as Mismatch
     from ._results import build_result_check as build_result_check
 
 _HOMES = {
     "Check": "._check",
+    "ExpectedType": "._expected",
     "Mismatch": "._mismatch",
     "annotations_of": "._as_written",
     "build_check": "._build",
+    "build_expected_type": "._expected",
     "build_result_check": "._results",
     "resolve_hints": "._hints",
     "signature_of": "._as_written",

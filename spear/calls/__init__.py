@@ -36,8 +36,6 @@ from ._retries import Attempts as Attempts
 from ._retries import RetryBudget as RetryBudget
 from ._retries import RetryPolicy as RetryPolicy
 from ._returns import R as R
-from ._returns import convert_result as convert_result
-from ._returns import make_returns_check as make_returns_check
 from ._scopes import effective_deadline as effective_deadline
 from ._streams import FunctionStream as FunctionStream
 from ._streams import first_of as first_of

@@ -10,10 +10,12 @@ import attrs
 from spear._errors import InvalidArguments, LocalProtocolError
 from spear._hooks import is_plain_function
 from spear._limits import expect_timeout
+from spear.annotations import build_expected_type
 
 from ._retries import RetryPolicy
 
 if TYPE_CHECKING:
+    from spear.annotations import ExpectedType
     from spear.channels import Metadata
 
     from ._payloads import Result
@@ -87,6 +89,10 @@ class CallOptions:
                 raise InvalidArguments(
                     f"{name} must be text of 1 to {MAX_KEY_CHARACTERS} characters, not {value!r:.60}"
                 )
+
+    def expected_type(self) -> ExpectedType | None:
+        """Return the type of ``returns``; None if it allows every value. Raises InvalidArguments."""
+        return build_expected_type(self.returns)
 
 
 def _expect_plain_function(on_progress: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 import trio
@@ -24,13 +24,11 @@ from spear.calls import (
     FunctionStream,
     KeyedCall,
     Reports,
-    convert_result,
     decode_result_untrusted,
     effective_deadline,
     enter_stream,
     execute_shared,
     first_of,
-    make_returns_check,
     perform,
 )
 from spear.channels import notify_all, protected_block, protected_class
@@ -67,7 +65,7 @@ class CallMaker:
         options: the options of each call.
         is_stream: whether the function sends items.
         attributes: the calls, as policies see them.
-        check: converts results, as the option ``returns`` has it; None if they stay as they are.
+        expected: the type of the option ``returns``; None if results stay as they arrive.
         counters: count the calls.
         instruments: are notified of the calls.
     """
@@ -88,7 +86,7 @@ class CallMaker:
         self.registry = registry
         self.options = options
         self.is_stream = is_stream
-        self.check = make_returns_check(options.returns)
+        self.expected = options.expected_type()
         self.attributes = CallAttributes(
             function=name, session=options.session, key=options.key, metadata=options.metadata
         )
@@ -147,7 +145,9 @@ class CallMaker:
 
     def convert(self, result: Result) -> Result:
         """Return a decoded result as the type of the option ``returns``. Raises UnexpectedResult."""
-        return result if self.check is None else convert_result(self.name, self.check, result)
+        if self.expected is None:
+            return result
+        return cast("Result", self.expected.convert(self.name, result))
 
     def read(self, payload: bytes | memoryview, is_cbor: bool) -> Result:
         """Decode a result, and convert it. Raises UnexpectedResult, or as the decoder does."""
@@ -337,7 +337,7 @@ class CallMaker:
                 stream = await enter_stream(
                     stack, self.pool, attributes, payload, is_cbor, begun, deadline,
                     sends_items=sends_items, run_seconds=run_seconds,
-                    convert=None if self.check is None else self.convert,
+                    convert=None if self.expected is None else self.convert,
                 )  # fmt: skip
                 if watched is not None:
                     watched.assigned(stream.instance)

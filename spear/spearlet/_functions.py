@@ -225,7 +225,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         payload, is_cbor = calls.encode(arguments, keywords)
         del arguments, keywords  # decoded, they can take 64 times the memory
         response = await calls.request(payload, is_cbor, timeout)
-        if calls.check is not None:
+        if calls.expected is not None:
             return cast("R", calls.read(response.payload, response.is_cbor))
         if not response.is_cbor:
             return response.payload  # type: ignore[return-value]  # R is Result here

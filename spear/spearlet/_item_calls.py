@@ -310,7 +310,7 @@ class ItemCalls(Generic[T]):
             # Copies, because one exception must not be raised twice.
             failures.update((at, copy(failure)) for at in lost)
             results += [None] * len(lost)
-        if calls.check is not None:
+        if calls.expected is not None:
             for at, result in enumerate(results):
                 if at not in failures:
                     try:
