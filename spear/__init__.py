@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from spear._host_limits import InstanceTimeouts as InstanceTimeouts
     from spear._ids import InstanceId as InstanceId
     from spear._limits import WireLimits as WireLimits
+    from spear._retry_policy import RetryPolicy as RetryPolicy
     from spear.agent import Agent as Agent
     from spear.agent import CallContext as CallContext
     from spear.agent import Items as Items
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from spear.agent import context as context
     from spear.calls import FunctionStream as FunctionStream
     from spear.calls import Result as Result
-    from spear.calls import RetryPolicy as RetryPolicy
     from spear.channels import SharedBuffer as SharedBuffer
     from spear.runtimes import ProcessSettings as ProcessSettings
     from spear.runtimes import ResourceLimits as ResourceLimits
@@ -83,7 +83,7 @@ _ERRORS = (
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "LambdaContext", "call", "call_once", "context")
 
-_OF_CALLERS = ("FunctionStream", "Result", "RetryPolicy")
+_OF_CALLERS = ("FunctionStream", "Result")
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
@@ -101,6 +101,7 @@ _HOMES = {
     "InstanceId": "spear._ids",
     "Instrument": "spear.telemetry",
     "InstanceTimeouts": "spear._host_limits",
+    "RetryPolicy": "spear._retry_policy",
     "WireLimits": "spear._limits",
     "SharedBuffer": "spear.channels",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),

@@ -5,7 +5,6 @@ This module registers functions. ``_serve`` connects to the host, and ``_service
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import sys
@@ -19,13 +18,8 @@ from spear._signatures import HEALTH
 from spear.channels import protected_block
 
 from ._describe import describe
-from ._functions import (
-    AsyncFunction,
-    AsyncStream,
-    PlainFunction,
-    RegisteredFunction,
-    WrappedFunction,
-)
+from ._functions import AsyncFunction, PlainFunction, WrappedFunction
+from ._kinds import batched_kind_of, kind_of
 from ._lifespan import Lifespan, check_lifespan, open_lifespan, required_parameter
 from ._mistakes import check_annotations
 from ._service import AgentService
@@ -33,11 +27,12 @@ from ._service import AgentService
 if TYPE_CHECKING:
     import trio
 
+    from spear._retry_policy import RetryPolicy
     from spear.transports import TransportRegistry
     from spear.wire import BootstrapRecord
 
-    from ._arguments import AnyFunction
-    from ._dynamic_batches import BatchedFunction, BatchSettings
+    from ._dynamic_batches import BatchSettings
+    from ._functions import RegisteredFunction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,7 +105,12 @@ class Agent:
 
     @overload
     def function(
-        self, /, *, name: str | None = None, asyncio: bool = False
+        self,
+        /,
+        *,
+        name: str | None = None,
+        asyncio: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def function(
@@ -120,6 +120,7 @@ class Agent:
         *,
         name: str | None = None,
         asyncio: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
         """Register a function for calls by the host, and return the function unchanged.
 
@@ -134,13 +135,15 @@ class Agent:
             function: the function, if this method is used as ``@app.function``.
             name: the name for callers; by default the function's own name.
             asyncio: whether the function is written for asyncio, to be run in an asyncio loop.
+            retry: which failed calls the host tries again, if neither call nor deployment has a policy.
 
         Raises:
-            ConfigurationError: the argument is not a function, or the name is taken or invalid.
+            ConfigurationError: the argument is not a function, the name is taken or invalid, or ``retry``
+                is no policy, or given for a stream.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
-            self._register(function, name, asyncio)
+            self._register(function, name, asyncio, retry)
             return function
 
         return register if function is None else register(function)
@@ -159,6 +162,7 @@ class Agent:
         max_concurrent_batches: int = 1,
         name: str | None = None,
         asyncio: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def batched(
@@ -172,6 +176,7 @@ class Agent:
         max_concurrent_batches: int = 1,
         name: str | None = None,
         asyncio: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
         """Register a function that gets the items of several calls as one list.
 
@@ -201,6 +206,7 @@ class Agent:
             max_concurrent_batches: most batches that run at a time.
             name: the name for callers; by default the function's own name.
             asyncio: whether the function is written for asyncio, to be run in an asyncio loop.
+            retry: which failed calls the host tries again; see :meth:`function`.
 
         Raises:
             ConfigurationError: the argument is not a function of one list, the name is taken or invalid,
@@ -212,7 +218,7 @@ class Agent:
         settings = BatchSettings(max_size, max_wait_seconds, weigh, max_concurrent_batches)
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
-            self._register(function, name, asyncio, settings)
+            self._register(function, name, asyncio, retry, settings)
             return function
 
         return register if function is None else register(function)
@@ -222,6 +228,7 @@ class Agent:
         function: object,
         name: str | None,
         asyncio: bool,
+        retry: RetryPolicy | None,
         batches: BatchSettings | None = None,
     ) -> None:
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
@@ -246,11 +253,16 @@ class Agent:
             raise ConfigurationError(
                 f"cannot register {name!r}: the agent is running, and has announced its functions"
             )
-        kind = _kind_of(function, name, asyncio)
+        kind = kind_of(function, name, asyncio)
+        registered: RegisteredFunction
         if batches is None:
-            self._service.add(kind(name, function))
+            registered = kind(name, function)
         else:
-            self._service.add(_batched_kind_of(kind, name)(name, function, batches))
+            registered = batched_kind_of(kind, name)(name, function, batches)
+        if retry is not None:
+            _expect_policy(registered, retry)
+            registered.retry = retry
+        self._service.add(registered)
 
     def health(self, function: Callable[P, R]) -> Callable[P, R]:
         """Register a health check: a function without parameters that raises if the agent cannot work.
@@ -268,7 +280,7 @@ class Agent:
             )
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
             raise ConfigurationError(_not_a_function(function))
-        kind = _kind_of(function, HEALTH, asyncio=False)
+        kind = kind_of(function, HEALTH, asyncio=False)
         if kind not in (AsyncFunction, PlainFunction, WrappedFunction):
             raise ConfigurationError(
                 f"{function.__name__}() has a `yield`: a health check must return, not yield"
@@ -312,6 +324,12 @@ class Agent:
         return frozenset(each.name for each in self._service.functions if each.kind == "stream")
 
     @property
+    def retry_policies(self) -> dict[str, RetryPolicy]:
+        """The retry policies of functions that have one, by name."""
+        functions = self._service.functions
+        return {each.name: each.retry for each in functions if each.retry is not None}
+
+    @property
     def service(self) -> AgentService:
         """The service with which a channel calls the functions, while the agent is :meth:`running`."""
         return self._service
@@ -342,7 +360,8 @@ class Agent:
 
             async with agent.running(), open_memory_channels(
                 instance_id, agent_service=agent.service, functions=agent.functions,
-                streams=agent.streams, limits=agent.limits(),
+                streams=agent.streams, retry_policies=agent.retry_policies,
+                limits=agent.limits(),
             ) as (channel, _):
                 ...
 
@@ -441,44 +460,15 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[RegisteredFunction]:
-    """Return the class that runs this kind of function."""
-    is_async_stream = inspect.isasyncgenfunction(function)
-    is_async = inspect.iscoroutinefunction(function)
-    is_wrapper = not is_async and inspect.iscoroutinefunction(inspect.unwrap(function))
-    if asyncio:
-        is_async |= is_wrapper  # the wrapper returns an awaitable
-        if not (is_async or is_async_stream):
-            raise ConfigurationError(f"{name}() is not an `async def`: remove asyncio=True")
-        from ._asyncio_bridge import AsyncioFunction, AsyncioStream
+def _expect_policy(function: RegisteredFunction, retry: object) -> None:
+    from spear._retry_policy import RetryPolicy  # takes long to load, and few functions need it
 
-        return AsyncioFunction if is_async else AsyncioStream
-    if is_async:
-        return AsyncFunction
-    if is_async_stream:
-        return AsyncStream
-    if inspect.isgeneratorfunction(function):
-        from ._generators import PlainStream
-
-        return PlainStream
-    return WrappedFunction if is_wrapper else PlainFunction
-
-
-def _batched_kind_of(kind: type[RegisteredFunction], name: str) -> type[BatchedFunction]:
-    """Return the class that runs a batched function of a kind."""
-    from ._dynamic_batches import AsyncBatchedFunction, PlainBatchedFunction
-
-    if issubclass(kind, AsyncFunction):
-        return AsyncBatchedFunction
-    if issubclass(kind, PlainFunction):
-        return PlainBatchedFunction
-    if kind.kind == "stream":
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry must be a spear.RetryPolicy, not {shown(retry)}")
+    if function.kind == "stream":
         raise ConfigurationError(
-            f"{name}() has a `yield`: a batched function must return a list of results"
+            f"{function.name}() has a `yield`: streams are not tried again; remove retry"
         )
-    from ._asyncio_bridge import AsyncioBatchedFunction
-
-    return AsyncioBatchedFunction
 
 
 def _not_a_function(thing: object) -> str:

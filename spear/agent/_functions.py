@@ -29,6 +29,7 @@ from ._items import Items
 from ._result_checks import make_result_check, wrong_result
 
 if TYPE_CHECKING:
+    from spear._retry_policy import RetryPolicy
     from spear.annotations import Check
     from spear.channels import InboundCall
     from spear.wire import Payload
@@ -60,10 +61,12 @@ class RegisteredFunction(ABC):
         calls: calls that were begun.
         failed: calls that ended with an error, including refused arguments.
         late: calls that raised an exception after they had been cancelled.
+        retry: the policy for failed calls, which the host follows; None if the function sets none.
     """
 
     __slots__ = (
         "_binder", "_items", "_raw", "_result_check", "calls", "failed", "function", "late", "name",
+        "retry",
     )  # fmt: skip
 
     kind: ClassVar[FunctionKind] = "function"
@@ -77,6 +80,7 @@ class RegisteredFunction(ABC):
         self.calls = 0
         self.failed = 0
         self.late = 0
+        self.retry: RetryPolicy | None = None
         self._binder: Binder | None = None
         self._result_check: Check | None = None
         self._raw: type = bytes  # of results that need neither a check nor encoding

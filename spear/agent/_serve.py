@@ -280,6 +280,7 @@ class _Session:
                 functions=self._agent.functions,
                 streams=self._agent.streams,
                 threaded=self._agent.service.threaded_functions(self._limits.max_calls),
+                retry_policies=self._agent.retry_policies,
                 limits=self._limits,
                 resumes=self._resumes,
                 low_latency=self._low_latency,

@@ -30,11 +30,9 @@ from ._policies import ChoicePolicy as ChoicePolicy
 from ._policies import PolicyFactory as PolicyFactory
 from ._policies import SchedulingPolicy as SchedulingPolicy
 from ._policies import make_policy as make_policy
-from ._retries import MAX_RETRIES as MAX_RETRIES
 from ._retries import ONE_ATTEMPT as ONE_ATTEMPT
 from ._retries import Attempts as Attempts
 from ._retries import RetryBudget as RetryBudget
-from ._retries import RetryPolicy as RetryPolicy
 from ._returns import R as R
 from ._scopes import effective_deadline as effective_deadline
 from ._streams import FunctionStream as FunctionStream

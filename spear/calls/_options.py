@@ -10,9 +10,8 @@ import attrs
 from spear._errors import InvalidArguments, LocalProtocolError
 from spear._hooks import is_plain_function
 from spear._limits import expect_timeout
+from spear._retry_policy import RetryPolicy
 from spear.annotations import build_expected_type
-
-from ._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from spear.annotations import ExpectedType

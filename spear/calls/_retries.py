@@ -1,8 +1,5 @@
 """Retries that a caller asks for: which failures are tried again, when, and how many in all.
 
-A call that certainly was not executed may always be tried again. A call that was, or may have been, is
-tried again only if the caller declares that the function is idempotent.
-
 A policy says which failures are tried again, a budget how many at one deployment, and :class:`Attempts`
 applies both to one call, within its time. This module makes no calls.
 """
@@ -11,29 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-import attrs
-
-from spear._errors import (
-    ChannelBroken,
-    ChannelClosed,
-    ConfigurationError,
-    FunctionRaised,
-    Overloaded,
-    Rejected,
-    SpearError,
-    WorkerDied,
-)
-from spear._limits import expect_several, expect_whole, is_number, shown
+from spear._errors import Overloaded
+from spear._retry_policy import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from spear._errors import SpearError
     from spear._ids import InstanceId
 
     from ._assignment import AssignmentObserver
-
-MAX_RETRIES: Final = 100
 
 BUDGET_SHARE: Final = 0.1
 """Retries that each call adds to the budget of its deployment."""
@@ -43,77 +28,6 @@ BUDGET_MOST: Final = 100.0
 
 FULL_QUEUE_SECONDS: Final = 0.1
 """Delay before a call that found the queue full is made again, if the refusal names none."""
-
-_LOST: Final = (ChannelBroken, ChannelClosed, WorkerDied)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    return tuple(expect_several("retry.on", value))  # type: ignore[arg-type]  # checked there
-
-
-@final
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
-    """A policy for failed calls: which are tried again, how often and after which delays.
-
-    A call that certainly was not executed (``delivered`` is "no") is tried again after a lost instance,
-    an overload or a shutdown. All attempts together have the time of one call. Each attempt is a call in
-    the statistics of its deployment. All retries at a deployment are at most a tenth of the calls with a
-    policy, and 100 more.
-
-    Attributes:
-        max_attempts: the most attempts, the first one included.
-        initial_seconds: the longest delay before the first retry; the delays double, with jitter.
-        max_seconds: the longest delay before any retry.
-        on: names of exception classes, such as "ConnectionError": a call whose function raised one of
-            them is tried again. A module in front ("builtins.ConnectionError") is allowed and ignored.
-        idempotent: whether the function may run twice for one call. Needed for ``on``. A call that may
-            have run when its instance was lost is then tried again, too.
-
-    Raises:
-        ConfigurationError: a number is out of its range, or ``on`` is given without ``idempotent``.
-    """
-
-    max_attempts: int = 3
-    initial_seconds: float = 0.1
-    max_seconds: float = 5.0
-    on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    idempotent: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        expect_whole("retry.max_attempts", self.max_attempts, 1, MAX_RETRIES)
-        for name in ("initial_seconds", "max_seconds"):
-            seconds = getattr(self, name)
-            if not is_number(seconds) or not 0 <= seconds < 1e9:
-                raise ConfigurationError.about(
-                    f"retry.{name}", f"must be seconds, not {shown(seconds)}"
-                )
-        if not all(type(each) is str and each for each in self.on):
-            raise ConfigurationError.about(
-                "retry.on", f"must be names of exception classes, not {shown(self.on)}"
-            )
-        if self.on and not self.idempotent:
-            raise ConfigurationError.about(
-                "retry.on",
-                "needs idempotent=True: a function that has raised has run, and would run again",
-            )
-
-    def may_repeat(self, failure: SpearError) -> bool:
-        """Return whether a call with this failure may be tried again."""
-        if isinstance(failure, FunctionRaised):
-            name = failure.type_name
-            return any(each == name or each.endswith(f".{name}") for each in self.on)
-        if isinstance(failure, _LOST):
-            return failure.delivered == "no" or self.idempotent
-        is_busy = isinstance(failure, Overloaded)
-        is_draining = isinstance(failure, Rejected) and failure.code == "draining"
-        return (is_busy or is_draining) and failure.delivered == "no"
-
-    def delay_seconds(self, attempts: int, rng: Random) -> float:
-        """Return the delay after so many attempts: half of it fixed, half of it random."""
-        longest = min(self.initial_seconds * 2.0 ** min(attempts - 1, 64), self.max_seconds)
-        return rng.uniform(longest / 2, longest)
-
 
 ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 """The policy of calls without a policy: no failure is tried again."""

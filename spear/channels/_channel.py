@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from copy import copy
 from functools import partial
 from math import inf
@@ -72,6 +72,7 @@ from .segments import MOST_AT_ONCE, PlacedPayload
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._limits import WireLimits
+    from spear._retry_policy import RetryPolicy
 
     from ._calls import Metadata, OnProgress
     from ._handlers import Service
@@ -202,6 +203,11 @@ class CommunicationChannel:
         """
         threaded = self._peer.threaded
         return threaded.threads if function in threaded.names else None
+
+    @property
+    def retry_policies(self) -> Mapping[str, RetryPolicy]:
+        """The retry policies of the peer's functions that have one, by name."""
+        return self._peer.retry_policies
 
     @property
     def peer_draining(self) -> trio.Event:
@@ -668,6 +674,7 @@ class CommunicationChannel:
         streams: Collection[str] = (),
         *,
         threaded: ThreadedFunctions = NO_THREADED,
+        retry_policies: Mapping[str, RetryPolicy] | None = None,
     ) -> None:
         """Announce our functions to the peer; they are numbered from 1 in this order.
 
@@ -675,8 +682,9 @@ class CommunicationChannel:
             names: the names of all functions.
             streams: the names of the functions that send items.
             threaded: the functions that run in threads, of which we have fewer than slots.
+            retry_policies: the retry policies of functions that have one, by name.
         """
-        for head in announcements(names, streams, threaded):
+        for head in announcements(names, streams, threaded, retry_policies):
             self.connection.send_control(Kind.ANNOUNCE, head=head)
         self._is_announced = True
         if self._pipe.can_fall_silent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from ._timers import open_timers
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
+    from spear._retry_policy import RetryPolicy
 
     from ._handlers import Service
     from ._peer import ThreadedFunctions
@@ -38,6 +39,7 @@ async def connect_channel(
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
     threaded: ThreadedFunctions = NO_THREADED,
+    retry_policies: Mapping[str, RetryPolicy] | None = None,
     limits: WireLimits = DEFAULT_WIRE_LIMITS,
     resumes: bool = False,
     low_latency: bool = False,
@@ -51,13 +53,10 @@ async def connect_channel(
     Args:
         stream: a connected stream, which this function owns from now on.
         instance_id: the instance that logs in.
-        secret: the secret that the host issued, or the session key of the last login.
+        secret: the secret that the host issued; or, with ``resumes``, the session key of the last login.
         service: runs the functions that the host calls.
-        functions: the names of our functions, announced in this order.
-        streams: the names of the functions that send items.
-        threaded: the functions that run in threads, of which we have fewer than slots.
+        functions, streams, threaded, retry_policies: see :meth:`CommunicationChannel.announce`.
         limits: the limits of this end.
-        resumes: whether the secret is a session key.
         low_latency: whether to poll for input for a moment before sleeping.
         debug: whether to send tracebacks with errors.
 
@@ -76,7 +75,9 @@ async def connect_channel(
                 channel = CommunicationChannel(
                     pipe, connection, instance_id, limits, timers, service=service, debug=debug
                 )
-                channel.announce(functions, streams, threaded=threaded)
+                channel.announce(
+                    functions, streams, threaded=threaded, retry_policies=retry_policies
+                )
                 nursery.start_soon(channel.run_alone, name=f"spear channel of {instance_id}")
                 try:
                     yield channel, login
@@ -100,6 +101,7 @@ async def open_memory_channels(
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
     threaded: ThreadedFunctions = NO_THREADED,
+    retry_policies: Mapping[str, RetryPolicy] | None = None,
     limits: WireLimits = DEFAULT_WIRE_LIMITS,
     debug: bool = False,
     timers: Timers | None = None,
@@ -131,7 +133,7 @@ async def open_memory_channels(
         )
         announced = trio.Event()
         host.on_announced = announced.set
-        agent.announce(functions, streams, threaded=threaded)
+        agent.announce(functions, streams, threaded=threaded, retry_policies=retry_policies)
         nursery.start_soon(host.run_alone)
         nursery.start_soon(agent.run_alone)
         try:

@@ -41,6 +41,7 @@ from ._pipes import Pipe, open_pipe
 from ._timers import Timers, open_timers
 
 if TYPE_CHECKING:
+    from spear._retry_policy import RetryPolicy
     from spear.telemetry import ConnectionEventKind
     from spear.transports import Address, IncomingConnection, Listener
     from spear.wire import AuthRequest
@@ -148,6 +149,7 @@ class Endpoint:
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
         threaded: ThreadedFunctions = NO_THREADED,
+        retry_policies: Mapping[str, RetryPolicy] | None = None,
         limits: WireLimits = DEFAULT_WIRE_LIMITS,
         debug: bool = False,
     ) -> AsyncIterator[CommunicationChannel]:
@@ -173,6 +175,7 @@ class Endpoint:
                 functions=functions,
                 streams=streams,
                 threaded=threaded,
+                retry_policies=retry_policies,
                 limits=limits,
                 debug=debug,
                 timers=manager.timers,

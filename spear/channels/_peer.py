@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
-from spear._errors import ChannelBroken, ChannelClosed, RemoteProtocolError, SpearError
+from spear._errors import (
+    ChannelBroken,
+    ChannelClosed,
+    ConfigurationError,
+    RemoteProtocolError,
+    SpearError,
+)
 from spear._limits import MAX_WHOLE, expect_whole
 from spear.wire import Head, HeadValue
+
+if TYPE_CHECKING:
+    from spear._retry_policy import RetryPolicy
 
 CLOSE_REASON_CHARACTERS: Final = 200
 """Characters that are kept of the reason in a peer's CLOSE."""
@@ -20,6 +29,9 @@ MOST_NAME_CHARACTERS: Final = 256
 
 NAMES_PER_FRAME: Final = 200
 """Function names in one announcement. A frame's head has room for that many of any sensible length."""
+
+POLICIES_PER_FRAME: Final = 6
+"""Retry policies in one announcement. A frame's head has room for that many of any size."""
 
 
 @final
@@ -54,6 +66,7 @@ class Peer:
         functions: the announced functions: their numbers, by name.
         streams: the names of the functions that send items.
         threaded: the functions that run in threads, of which the peer has fewer than slots.
+        retry_policies: the retry policies of functions that have one, by name.
         close_reason: the reason in the peer's CLOSE; empty until CLOSE has arrived.
     """
 
@@ -64,6 +77,7 @@ class Peer:
         "_took",
         "close_reason",
         "functions",
+        "retry_policies",
         "streams",
         "threaded",
     )  # fmt: skip
@@ -74,6 +88,7 @@ class Peer:
         self.functions: dict[str, int] = {}
         self.streams: frozenset[str] = frozenset()
         self.threaded = NO_THREADED
+        self.retry_policies: dict[str, RetryPolicy] = {}
         self.close_reason = ""
         self._draining: trio.Event | None = None
         self._took: float = inf  # the newest of our calls that the peer took, as its CLOSE says
@@ -82,7 +97,8 @@ class Peer:
         """Note functions that the peer announces; return whether the announcement is complete.
 
         Raises:
-            RemoteProtocolError: a name is too long, there are too many, or the last one has come before.
+            RemoteProtocolError: a name is too long, there are too many, a policy is invalid, or the last
+                announcement has come before.
         """
         if self._has_announced:
             raise RemoteProtocolError("an announcement after the last announcement")
@@ -105,6 +121,9 @@ class Peer:
         if type(threads) is int and 0 < threads <= MAX_WHOLE:
             known = self.threaded.names | self._known(plain)
             self.threaded = ThreadedFunctions(known, threads)
+        for name, described in _map_untrusted(head.get("retry"), "retry policies").items():
+            if name in self.functions:
+                self.retry_policies[name] = _policy_untrusted(name, described)
         self._has_announced = bool(head.get("last"))
         return self._has_announced
 
@@ -151,8 +170,38 @@ class Peer:
         return closed
 
 
+def _policy_untrusted(function: str, described: HeadValue) -> RetryPolicy:
+    """Return the retry policy that a peer announces for a function. Raises RemoteProtocolError."""
+    from spear._retry_policy import RetryPolicy  # few peers announce any
+
+    what = f"the retry policy of {function[:100]!r}"
+    known = attrs.fields_dict(RetryPolicy)
+    fields = {name: each for name, each in _map_untrusted(described, what).items() if name in known}
+    try:
+        return RetryPolicy(**fields)  # type: ignore[arg-type]  # checked there
+    except ConfigurationError as error:
+        raise RemoteProtocolError(f"{what} is invalid: {error}") from error
+
+
+def _described(policy: RetryPolicy) -> dict[str, HeadValue]:
+    """Return a retry policy as in an announcement."""
+    return {**attrs.asdict(policy), "on": list(policy.on)}
+
+
+def _map_untrusted(value: HeadValue, what: str) -> dict[str, HeadValue]:
+    """Return a map of a peer; an empty one instead of None. Raises RemoteProtocolError."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RemoteProtocolError(f"{what}: a map was expected")
+    return value
+
+
 def announcements(
-    names: Sequence[str], streams: Collection[str], threaded: ThreadedFunctions
+    names: Sequence[str],
+    streams: Collection[str],
+    threaded: ThreadedFunctions,
+    retry_policies: Mapping[str, RetryPolicy] | None = None,
 ) -> list[Head]:
     """Return the heads that announce our functions, which are numbered from 1 in this order.
 
@@ -160,17 +209,23 @@ def announcements(
         names: the names of all functions.
         streams: the names of the functions that send items.
         threaded: the functions that run in threads, of which we have fewer than slots.
+        retry_policies: the retry policies of functions that have one, by name.
     """
-    heads: list[Head] = []
+    heads: list[dict[str, HeadValue]] = []
     for start in range(0, max(len(names), 1), NAMES_PER_FRAME):
         part: list[HeadValue] = list(names[start : start + NAMES_PER_FRAME])
         head: dict[str, HeadValue] = {
             "functions": part,
             "streams": [name for name in part if name in streams],
-            "last": start + NAMES_PER_FRAME >= len(names),
+            "last": False,
         }
         if threaded.names:
             head["plain"] = [name for name in part if name in threaded.names]
             head["threads"] = threaded.threads
         heads.append(head)
-    return heads
+    described = [(name, _described(each)) for name, each in (retry_policies or {}).items()]
+    for start in range(0, len(described), POLICIES_PER_FRAME):
+        retry: dict[str, HeadValue] = dict(described[start : start + POLICIES_PER_FRAME])
+        heads.append({"functions": [], "streams": [], "retry": retry, "last": False})
+    heads[-1]["last"] = True
+    return [*heads]

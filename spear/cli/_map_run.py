@@ -26,7 +26,7 @@ from spear._errors import (
     WorkerDied,
 )
 from spear._json import dump_json
-from spear.calls import RetryPolicy
+from spear._retry_policy import RetryPolicy
 from spear.channels import open_private_nursery
 
 from ._map_input import BadLine

@@ -17,7 +17,8 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 import attrs
 
 from spear._host_limits import HostLimits, InstanceTimeouts
-from spear.calls import RetryPolicy, SchedulingPolicy
+from spear._retry_policy import RetryPolicy
+from spear.calls import SchedulingPolicy
 from spear.gateway import GatewaySettings
 from spear.runtimes import RuntimeSettings, StartMethod
 from spear.spearlet import HealthPolicy, RestartPolicy, Scale

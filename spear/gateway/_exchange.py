@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
-from spear.calls import MAX_RETRIES, RetryPolicy
+from spear._retry_policy import MAX_RETRIES, RetryPolicy
 from spear.wire import TooManyItems, decode_result, encode_alone
 
 from ._errors import Problem

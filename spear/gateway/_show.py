@@ -51,13 +51,15 @@ def show_function(
     description: FunctionDescription | None,
     statistics: FunctionStatistics | None,
 ) -> dict[str, object]:
-    """Return a function's kind, signature and statistics."""
+    """Return a function's kind, signature, retry policy and statistics."""
+    retry = deployment.settings.retry or deployment.retry_policies.get(name)
     return {
         "name": name,
         "deployment": deployment.name,
         "kind": "stream" if name in deployment.streams else "function",
         "signature": description.signature if description else None,
         "summary": description.summary if description else None,
+        "retry": None if retry is None else attrs.asdict(retry),
         "statistics": show_statistics(statistics),
     }
 

@@ -40,6 +40,7 @@ from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
+    from spear._retry_policy import RetryPolicy
     from spear.calls import AssignmentObserver, CallTally, Result
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
@@ -99,6 +100,12 @@ class CallMaker:
     def timeout(self) -> float:
         """Default timeout of a call, in seconds."""
         return self.pool.call_seconds if self.options.timeout is None else self.options.timeout
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        """The policy for failed calls: that of the options, the deployment or the function; None for none."""
+        pool = self.pool
+        return self.options.retry or pool.retry or pool.retry_policies.get(self.name)
 
     def using(self, options: CallOptions) -> CallMaker:
         """Return a maker of calls of the same function with other options."""
@@ -161,8 +168,10 @@ class CallMaker:
         execution: AssignmentObserver | None = None,
     ) -> Coroutine[object, object, ExecutionResponse]:
         """Make one call, as :meth:`Function.call` does; ``execution`` is notified of its instance."""
-        options = self.options
-        if options.retry is not None or self.pool.retry is not None:
+        options, pool = self.options, self.pool
+        if (
+            options.retry is not None or pool.retry is not None or self.name in pool.retry_policies
+        ):
             return self.repeat(self.attempts(timeout, execution), payload, is_cbor)
         if options.key is None:  # as in _request_once(), without a further call
             return self._perform(payload, is_cbor, timeout, execution)
@@ -192,7 +201,7 @@ class CallMaker:
         if timeout is not None:
             expect_timeout(timeout)
         return Attempts(
-            options.retry or pool.retry or ONE_ATTEMPT,
+            self.retry or ONE_ATTEMPT,
             pool.retries,
             pool.clock,
             pool.rng,

@@ -37,11 +37,13 @@ from ._settings import DeploymentSettings, Scale, as_scale
 from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
     from random import Random
     from types import TracebackType
 
     from spear._host_limits import HostLimits
+    from spear._retry_policy import RetryPolicy
     from spear.channels import CommunicationChannel
     from spear.telemetry import DeploymentEventKind, InstanceEvent
 
@@ -70,6 +72,7 @@ class Deployment(metaclass=NoPublicConstructor):
         functions: the names of its functions. If an attribute listed here has the same name, use
             :meth:`function`.
         streams: the names of the functions that send items.
+        retry_policies: the retry policies that functions themselves have, by name.
     """
 
     def __init__(
@@ -87,11 +90,10 @@ class Deployment(metaclass=NoPublicConstructor):
         self.target = program.title
         self.functions: tuple[str, ...] = ()
         self.streams: frozenset[str] = frozenset()
+        self.retry_policies: Mapping[str, RetryPolicy] = {}
         self._program = program
         self._template: HeldTemplate | None = None  # of the program, once it runs
-        self._templates: list[
-            HeldTemplate
-        ] = []  # the current template, and earlier ones whose replicas are draining
+        self._templates: list[HeldTemplate] = []  # also earlier ones, whose replicas are draining
         self._nursery: trio.Nursery  # of templates and replicas, once it runs
         self._changing = trio.Lock()  # held while the template is changed
         self._registry = registry
@@ -128,11 +130,7 @@ class Deployment(metaclass=NoPublicConstructor):
             functions = ", ".join(self.functions) or "none"
             hint = did_you_mean(name, self.functions) or f"; known functions: {functions}"
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
-        created = Function._create(
-            name, self.name, self._pool, self._registry, is_stream=name in self.streams
-        )
-        function = cast("Function", created)
-        self._by_name[name] = function
+        function = self._by_name[name] = self._make_function(name, is_stream=name in self.streams)
         return function
 
     async def descriptions(self) -> dict[str, FunctionDescription]:
@@ -143,10 +141,11 @@ class Deployment(metaclass=NoPublicConstructor):
         Raises:
             CallFailed: as :meth:`Function.call`.
         """
-        describe = Function._create(
-            DESCRIBE, self.name, self._pool, self._registry, is_stream=False
-        )
-        return await describe_functions(cast("Function", describe))
+        return await describe_functions(self._make_function(DESCRIBE, is_stream=False))
+
+    def _make_function(self, name: str, *, is_stream: bool) -> Function:
+        made = Function._create(name, self.name, self._pool, self._registry, is_stream=is_stream)
+        return cast("Function", made)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -420,6 +419,7 @@ class Deployment(metaclass=NoPublicConstructor):
                     self._pool.remove(replica)  # it was killed, and may take long to end
 
     def _on_ready(self, channel: CommunicationChannel) -> None:
+        self.retry_policies = self._pool.retry_policies = channel.retry_policies
         functions, streams = tuple(channel.functions), channel.streams
         if functions != self.functions or streams != self.streams:
             self.functions, self.streams = functions, streams

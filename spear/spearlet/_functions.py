@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast, final, overload
 import attrs
 
 from spear._errors import NotFound
+from spear._retry_policy import RetryPolicy
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
 from spear.calls import (
@@ -15,7 +16,6 @@ from spear.calls import (
     FunctionStream,
     R,
     Result,
-    RetryPolicy,
     decode_result_untrusted,
 )
 from spear.channels import protected_block, protected_class
@@ -73,6 +73,11 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
     def timeout(self) -> float:
         """Default timeout of a call, in seconds."""
         return self._calls.timeout
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        """The policy for failed calls: of its options, its deployment or its author; None if there is none."""
+        return self._calls.retry
 
     def _with(
         self, options: CallOptions, name: str | None = None, *, is_stream: bool | None = None

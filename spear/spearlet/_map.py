@@ -27,7 +27,8 @@ from spear._errors import (
     InvalidArguments,
 )
 from spear._limits import expect_whole
-from spear.calls import Mapper, R, RetryPolicy, open_source
+from spear._retry_policy import RetryPolicy
+from spear.calls import Mapper, R, open_source
 from spear.channels import open_private_nursery, protected_block, protected_class
 
 from ._item_calls import ItemCalls, MapItem

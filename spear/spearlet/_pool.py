@@ -31,8 +31,10 @@ from ._stalls import Stalls
 from ._thread_slots import ThreadSlots
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
+    from spear._retry_policy import RetryPolicy
     from spear.calls import CallAttributes, Choice, ChoicePolicy
 
     from ._replicas import Replica, ServingReplica
@@ -52,7 +54,8 @@ class ReplicaPool:
         call_seconds: default timeout of a call, in seconds.
         queue_seconds: default timeout of the wait for a replica, in seconds; None if it is included in
             the timeout of the call.
-        retry: default policy for failed calls; None if they are not tried again.
+        retry: default policy for failed calls; None if each function has its own, or none.
+        retry_policies: the policies that the functions themselves announce, by name.
         keep_seconds: seconds that outcomes of calls with keys are kept.
         refused: calls that were refused because the queue was full.
         accepted: submitted calls that have not had their turn.
@@ -86,6 +89,7 @@ class ReplicaPool:
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late
         self.accepted = 0
+        self.retry_policies: Mapping[str, RetryPolicy] = {}
         self.questions = 0
         self._served: trio.Event | None = None  # set when the queue is empty, for wait_served()
         self._is_listening = False

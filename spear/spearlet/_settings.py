@@ -13,7 +13,8 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._host_limits import InstanceTimeouts
 from spear._limits import MAX_WHOLE, expect_whole, shown
-from spear.calls import POLICIES, PolicyFactory, RetryPolicy, SchedulingPolicy
+from spear._retry_policy import RetryPolicy
+from spear.calls import POLICIES, PolicyFactory, SchedulingPolicy
 
 MAX_REPLICAS: Final = 1024
 """Replicas of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""

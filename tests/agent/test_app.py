@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import spear
-from spear import Agent, ConfigurationError, WireLimits
+from spear import Agent, ConfigurationError, RetryPolicy, WireLimits
 from spear.agent import RegisteredFunctionStatistics
 
 from .helpers import calling
@@ -73,6 +73,36 @@ def test_streams_are_told_from_functions() -> None:
 
     assert app.functions == ("plain", "generator", "async_generator", "asyncio_generator")
     assert app.streams == {"generator", "async_generator", "asyncio_generator"}
+
+
+def test_functions_may_have_retry_policies() -> None:
+    app, policy = Agent(), RetryPolicy(max_attempts=5)
+    app.function(some)
+    app.function(name="patient", retry=policy)(some)
+    app.function(name="never", retry=None)(some)
+
+    @app.batched(retry=RetryPolicy(idempotent=True))
+    def many(items: list[int]) -> list[int]:
+        return items
+
+    assert app.retry_policies == {"patient": policy, "many": RetryPolicy(idempotent=True)}
+
+
+def test_a_policy_that_cannot_be_is_refused_at_the_decorator() -> None:
+    app = Agent()
+    with pytest.raises(ConfigurationError, match=r"retry must be a spear\.RetryPolicy, not 3"):
+        app.function(retry=3)(some)  # type: ignore[call-overload]  # the mistake
+    with pytest.raises(ConfigurationError, match="needs idempotent=True"):
+        app.function(retry=RetryPolicy(on=("OSError",)))(some)
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(
+        ConfigurationError, match=r"stream\(\) has a `yield`: streams are not tried"
+    ):
+        app.function(retry=RetryPolicy())(stream)
+    assert app.functions == ()
 
 
 class Callable_:  # noqa: N801  # an object that looks like a function

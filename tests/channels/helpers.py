@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 import trustme
 
-from spear import HostLimits, InstanceId, WireLimits
+from spear import HostLimits, InstanceId, RetryPolicy, WireLimits
 from spear._ids import Secret
 from spear.channels import (
     CommunicationChannel,
@@ -104,6 +104,7 @@ class Carrier:
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
         threaded: ThreadedFunctions = NONE_THREADED,
+        retry_policies: Mapping[str, RetryPolicy] | None = None,
         limits: WireLimits = DEFAULTS,
     ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
         """Open both ends of a channel: (host's, agent's)."""
@@ -117,6 +118,7 @@ class Carrier:
                 functions=functions,
                 streams=streams,
                 threaded=threaded,
+                retry_policies=retry_policies,
                 limits=limits,
             ) as (agent, _):
                 yield await endpoint.wait_connected(), agent

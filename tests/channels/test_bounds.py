@@ -438,6 +438,21 @@ ANNOUNCEMENTS: dict[str, tuple[str, Callable[[int], Head]]] = {
     ),
     "more after the last": ("after the last", lambda number: {"functions": ["f"], "last": True}),
     "more streams": ("too many", lambda number: {"streams": [f"f{number}"]}),
+    "policies of unknown functions": ("too many", lambda number: {"retry": {f"f{number}": {}}}),
+    "a policy with many names": (
+        "must be at most 16 names of at most 128 characters",
+        lambda number: {
+            "functions": ["f"],
+            "retry": {"f": {"on": ["E"] * 17, "idempotent": True}},
+        },
+    ),
+    "a policy with a long name": (
+        "must be at most 16 names of at most 128 characters",
+        lambda number: {
+            "functions": ["f"],
+            "retry": {"f": {"on": ["E" * 129], "idempotent": True}},
+        },
+    ),
 }
 
 
@@ -466,6 +481,7 @@ async def test_r18_announcements_have_bounds(what: str, autojump_clock: MockCloc
         await expect_expelled(channel, reason)
         assert len(channel.functions) <= 10
         assert len(channel.streams) <= 10
+        assert len(channel.retry_policies) <= 10
 
 
 async def test_s9_answers_to_heartbeats_do_not_pile_up_for_a_peer_that_never_reads() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from time import sleep as stand_still
@@ -18,6 +19,7 @@ from spear import (
     ChannelClosed,
     HostLimits,
     InstanceId,
+    RetryPolicy,
     SpearError,
     WireLimits,
 )
@@ -33,7 +35,7 @@ from spear.channels import (
 )
 from spear.testing import Functions, RawPeer
 from spear.transports import open_memory_listener
-from spear.wire import NO_DEADLINE, FrameType, pack_prefix
+from spear.wire import NO_DEADLINE, FrameType, Head, HeadValue, pack_prefix
 
 from .helpers import INSTANCE, MEMORY_STREAM, echo, park, sleep
 
@@ -268,6 +270,76 @@ async def test_an_agent_with_many_functions_announces_all_of_them() -> None:
         assert host.streams == {"f3", "f333"}
         assert (await host.request("f449", b"x")).payload == b"x"
         assert agent.is_connected
+
+
+async def test_retry_policies_are_announced_with_their_functions() -> None:
+    functions = Functions({f"f{number}": echo for number in range(450)})
+    largest = RetryPolicy(
+        max_attempts=100,
+        initial_seconds=0.0005,
+        max_seconds=1e8,
+        on=["\N{GRINNING FACE}" * 128] * 16,
+        idempotent=True,
+    )
+    policies = dict.fromkeys(functions.names[:20], largest) | {"f449": RetryPolicy()}
+    async with MEMORY_STREAM.open_pair(
+        agent_service=functions, functions=functions.names, retry_policies=policies
+    ) as (host, agent):
+        assert host.retry_policies == policies
+        assert agent.retry_policies == {}
+        assert (await host.request("f449", b"x")).payload == b"x"
+
+
+@asynccontextmanager
+async def announcing(head: Head) -> AsyncIterator[Endpoint]:
+    """Open an endpoint whose instance has logged in and announced its functions by hand."""
+    async with (
+        MEMORY_STREAM.open_host() as (_, endpoint),
+        await MEMORY_STREAM.connect(endpoint.address) as stream,
+    ):
+        peer = RawPeer(stream)
+        await peer.authenticate(
+            peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
+        )
+        await peer.send(FrameType.ANNOUNCE, head=head)
+        yield endpoint
+
+
+async def test_what_an_announced_policy_leaves_out_has_its_default() -> None:
+    retry: dict[str, HeadValue] = {
+        "f": {"max_attempts": 7, "colour": "blue"},
+        "unknown": {"max_attempts": 0},
+    }
+    head: Head = {"functions": ["f", "g"], "retry": retry, "last": True}
+    async with announcing(head) as endpoint:
+        channel = await endpoint.wait_connected()
+        assert channel.retry_policies == {"f": RetryPolicy(max_attempts=7)}
+
+
+@pytest.mark.parametrize(
+    ("retry", "reason"),
+    [
+        ([], "retry policies: a map was expected"),
+        ({"f": 3}, "the retry policy of 'f': a map was expected"),
+        ({"f": {"max_attempts": 0}}, r"retry\.max_attempts must be from 1 to 100, not 0"),
+        ({"f": {"max_attempts": "9"}}, r"retry\.max_attempts must be a whole number"),
+        ({"f": {"initial_seconds": float("nan")}}, r"retry\.initial_seconds must be seconds"),
+        ({"f": {"max_seconds": float("inf")}}, r"retry\.max_seconds must be seconds"),
+        ({"f": {"on": "E", "idempotent": True}}, r"retry\.on must be a list"),
+        ({"f": {"on": [b"E"], "idempotent": True}}, r"retry\.on must be names"),
+        ({"f": {"on": ["E"]}}, r"retry\.on needs idempotent=True"),
+        ({"f": {"idempotent": 1}}, r"retry\.idempotent must be True or False, not 1"),
+    ],
+)
+async def test_r18_an_invalid_policy_in_an_announcement_ends_the_connection(
+    retry: HeadValue, reason: str
+) -> None:
+    async with announcing({"functions": ["f"], "retry": retry, "last": True}) as endpoint:
+        channel = endpoint._newest
+        assert channel is not None
+        await channel.closed.wait()
+        assert isinstance(channel.closed_by, ChannelBroken)
+        assert re.search(reason, str(channel.closed_by))
 
 
 async def test_s2_only_expected_processes_get_in(unix: Carrier) -> None:

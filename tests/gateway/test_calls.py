@@ -447,6 +447,31 @@ async def test_functions_are_listed_with_their_signatures() -> None:
         assert ticks["kind"] == "stream"
 
 
+async def test_functions_are_listed_with_the_policy_that_applies() -> None:
+    app = spear.Agent("careful")
+
+    @app.function(retry=spear.RetryPolicy(on=("KeyError",), idempotent=True))
+    async def look_up() -> None: ...
+
+    @app.function
+    async def write() -> None: ...
+
+    policy = {
+        "max_attempts": 3, "initial_seconds": 0.1, "max_seconds": 5.0, "on": ["KeyError"],
+        "idempotent": True,
+    }  # fmt: skip
+    async with open_site() as site:
+        deployment = await site.spearlet.deploy(app)
+        own = (await ask(site.gateway, "GET", "/v1/functions/look_up")).json
+        assert own["retry"] == policy
+        assert (await ask(site.gateway, "GET", "/v1/functions/write")).json["retry"] is None
+        settings = DeploymentSettings(retry=spear.RetryPolicy(max_attempts=5))
+        await deployment.restart(settings=settings)
+        for name in "look_up", "write":
+            shown = (await ask(site.gateway, "GET", f"/v1/functions/{name}")).json["retry"]
+            assert shown == {**policy, "max_attempts": 5, "on": [], "idempotent": False}
+
+
 async def test_one_connection_takes_one_request_after_the_other() -> None:
     async with open_site() as site:
         client = await connect(site.gateway)

@@ -25,6 +25,7 @@ from spear import (
     NotFound,
     Rejected,
     RemoteProtocolError,
+    RetryPolicy,
     WireLimits,
     WorkerDied,
     context,
@@ -110,7 +111,7 @@ class Foreign:
 
     def __init__(self) -> None:
         self.name, self.debug = "foreign", False
-        self.functions, self.streams = ("price",), ()
+        self.functions, self.streams, self.retry_policies = ("price",), (), dict[str, RetryPolicy]()
         self.service = Functions({"price": self.price})
 
     async def price(self, _: InboundCall) -> bytes:

@@ -23,6 +23,7 @@ from spear import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from spear.spearlet import Deployment
 
@@ -149,3 +150,100 @@ def test_wrong_settings_are_refused(mistake: dict[str, object], key: str) -> Non
     with pytest.raises(ConfigurationError) as caught:
         DeploymentSettings(**mistake)  # type: ignore[arg-type]  # the mistake
     assert caught.value.key == key
+
+
+# -- policies of functions ----------------------------------------------------------------------------
+
+
+def unsteady(policy: RetryPolicy | None) -> tuple[spear.Agent, list[str]]:
+    """Return an agent with functions that fail once in a while, and the calls that it has begun."""
+    app, begun = spear.Agent("unsteady"), list[str]()
+
+    @app.function(retry=policy)
+    async def refuse(times: int) -> int:
+        begun.append("refuse")
+        await trio.lowlevel.checkpoint()
+        if begun.count("refuse") <= times:
+            raise ConnectionError("refused")
+        return len(begun)
+
+    @app.function
+    async def ask(times: int) -> object:
+        return await spear.call("unsteady.refuse", times)
+
+    @app.function
+    async def fail() -> None:
+        begun.append("fail")
+        raise ConnectionError("refused")
+
+    return app, begun
+
+
+async def test_a_function_brings_a_policy_of_its_own() -> None:
+    app, begun = unsteady(REFUSED)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app)
+        assert deployment.retry_policies == {"refuse": REFUSED}
+        assert await deployment.refuse(2) == 3
+        begun.clear()
+        assert await deployment.ask(2) == 3  # the host repeats the call of another function
+        begun.clear()
+        async with deployment.refuse.map([1]) as results:
+            assert [each async for each in results] == [2]
+        begun.clear()
+        with pytest.raises(FunctionRaised):
+            await deployment.refuse(3)
+        with pytest.raises(FunctionRaised):
+            await deployment.fail()
+        assert begun == ["refuse"] * 3 + ["fail"]
+
+
+async def test_the_policies_of_call_and_deployment_come_before_that_of_the_function() -> None:
+    app, begun = unsteady(REFUSED)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app)
+        assert deployment.refuse.retry == REFUSED
+        assert deployment.refuse.options(retry=ONCE).retry == ONCE
+        with pytest.raises(FunctionRaised):
+            await deployment.refuse.options(retry=ONCE)(1)
+        await deployment.restart(settings=DeploymentSettings(retry=ONCE))
+        assert deployment.refuse.retry == ONCE
+        begun.clear()
+        with pytest.raises(FunctionRaised):
+            await deployment.refuse(1)
+        begun.clear()
+        assert await deployment.refuse.options(retry=REFUSED)(1) == 2
+        assert deployment.fail.retry == ONCE
+
+
+async def test_a_function_that_is_kept_follows_the_policy_of_the_new_program() -> None:
+    (app, _), (changed, begun) = unsteady(REFUSED), unsteady(None)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app)
+        refuse = deployment.refuse
+        assert await refuse(1) == 2
+        await deployment.restart(changed)
+        assert deployment.retry_policies == {}
+        with pytest.raises(FunctionRaised):
+            await refuse(1)
+        assert begun == ["refuse"]
+
+
+@pytest.mark.slow
+async def test_a_function_in_a_process_announces_its_policy(tmp_path: Path) -> None:
+    file = tmp_path / "unsteady.py"
+    file.write_text(
+        "import spear\n"
+        "app = spear.Agent()\n"
+        "policy = spear.RetryPolicy(on=('OSError',), idempotent=True, initial_seconds=0.001)\n"
+        "calls = []\n"
+        "@app.function(retry=policy)\n"
+        "def open_twice() -> int:\n"
+        "    calls.append(1)\n"
+        "    if len(calls) < 3:\n"
+        "        raise OSError('not yet')\n"
+        "    return len(calls)\n"
+    )
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(file)
+        assert await deployment.open_twice() == 3

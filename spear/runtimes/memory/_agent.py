@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
 
     from spear._limits import WireLimits
+    from spear._retry_policy import RetryPolicy
     from spear.channels import Service, ThreadedFunctions
     from spear.transports import TransportRegistry
     from spear.wire import BootstrapRecord
@@ -47,6 +48,10 @@ class LocalAgent(Protocol):
     @property
     def streams(self) -> Collection[str]:
         """The names of the functions that send a stream of items."""
+
+    @property
+    def retry_policies(self) -> Mapping[str, RetryPolicy]:
+        """The retry policies of functions that have one, by name."""
 
     def running(
         self, limits: WireLimits, *, debug: bool = False

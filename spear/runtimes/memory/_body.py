@@ -118,6 +118,7 @@ class MemoryBody(InstanceBody):
             functions=agent.functions,
             streams=agent.streams,
             threaded=threaded,
+            retry_policies=agent.retry_policies,
             limits=limits,
             debug=self._debug,
         ) as channel:

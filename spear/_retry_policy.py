@@ -1,0 +1,114 @@
+"""Policies for calls that have failed: which are tried again, how often and after which delays.
+
+A leaf module, because all sides need it: callers and deployments set policies, and an agent announces
+those of its functions. It makes no calls, and knows no budget: see ``spear.calls``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from spear._errors import (
+    ChannelBroken,
+    ChannelClosed,
+    ConfigurationError,
+    FunctionRaised,
+    Overloaded,
+    Rejected,
+    SpearError,
+    WorkerDied,
+)
+from spear._limits import expect_several, expect_whole, is_number, shown
+
+if TYPE_CHECKING:
+    from random import Random
+
+MAX_RETRIES: Final = 100
+
+MAX_NAMES: Final = 16
+"""Names of exception classes in a policy."""
+
+MAX_NAME_CHARACTERS: Final = 128
+"""Characters of such a name. With these two limits, ten thousand announced policies hold 20 MiB."""
+
+_LOST: Final = (ChannelBroken, ChannelClosed, WorkerDied)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(expect_several("retry.on", value))  # type: ignore[arg-type]  # checked there
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """A policy for failed calls: which are tried again, how often and after which delays.
+
+    A call that certainly was not executed (``delivered`` is "no") is tried again after a lost instance,
+    an overload or a shutdown. All attempts together have the time of one call. Each attempt is a call in
+    the statistics of its deployment. All retries at a deployment are at most a tenth of the calls with a
+    policy, and 100 more.
+
+    Attributes:
+        max_attempts: the most attempts, the first one included.
+        initial_seconds: the longest delay before the first retry; the delays double, with jitter.
+        max_seconds: the longest delay before any retry.
+        on: names of exception classes, such as "ConnectionError": a call whose function raised one of
+            them is tried again. A module in front ("builtins.ConnectionError") is allowed and ignored.
+        idempotent: whether the function may run twice for one call. Needed for ``on``. A call that may
+            have run when its instance was lost is then tried again, too.
+
+    Raises:
+        ConfigurationError: a value is out of its range, or ``on`` is given without ``idempotent``.
+    """
+
+    max_attempts: int = 3
+    initial_seconds: float = 0.1
+    max_seconds: float = 5.0
+    on: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    idempotent: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        expect_whole("retry.max_attempts", self.max_attempts, 1, MAX_RETRIES)
+        for name in ("initial_seconds", "max_seconds"):
+            seconds = getattr(self, name)
+            if not is_number(seconds) or not 0 <= seconds < 1e9:
+                raise ConfigurationError.about(
+                    f"retry.{name}", f"must be seconds, not {shown(seconds)}"
+                )
+        if not all(type(each) is str and each for each in self.on):
+            raise ConfigurationError.about(
+                "retry.on", f"must be names of exception classes, not {shown(self.on)}"
+            )
+        if len(self.on) > MAX_NAMES or any(len(each) > MAX_NAME_CHARACTERS for each in self.on):
+            raise ConfigurationError.about(
+                "retry.on",
+                f"must be at most {MAX_NAMES} names of at most {MAX_NAME_CHARACTERS} characters, not "
+                f"{shown(self.on)}",
+            )
+        if type(self.idempotent) is not bool:
+            raise ConfigurationError.about(
+                "retry.idempotent", f"must be True or False, not {shown(self.idempotent)}"
+            )
+        if self.on and not self.idempotent:
+            raise ConfigurationError.about(
+                "retry.on",
+                "needs idempotent=True: a function that has raised has run, and would run again",
+            )
+
+    def may_repeat(self, failure: SpearError) -> bool:
+        """Return whether a call with this failure may be tried again."""
+        if isinstance(failure, FunctionRaised):
+            name = failure.type_name
+            return any(each == name or each.endswith(f".{name}") for each in self.on)
+        if isinstance(failure, _LOST):
+            return failure.delivered == "no" or self.idempotent
+        is_busy = isinstance(failure, Overloaded)
+        is_draining = isinstance(failure, Rejected) and failure.code == "draining"
+        return (is_busy or is_draining) and failure.delivered == "no"
+
+    def delay_seconds(self, attempts: int, rng: Random) -> float:
+        """Return the delay after so many attempts: half of it fixed, half of it random."""
+        longest = min(self.initial_seconds * 2.0 ** min(attempts - 1, 64), self.max_seconds)
+        return rng.uniform(longest / 2, longest)
