@@ -97,7 +97,8 @@ class WireLimits:
 
     mapped_segment_bytes: int = 2048 * MIB
     """All segments of one peer that this end holds: twice the largest, so that one can be read while the
-    next arrives. While this end holds them, their memory is not freed, even if the peer is gone."""
+    next arrives. While this end holds them, their memory is not freed, even if the peer is gone. As many
+    bytes may the running calls of one peer hold whose arguments exceed ``max_message_bytes``."""
 
     max_segments: int = 32
     """Segments of one peer that this end holds: each is one of the 1,024 file descriptors that a process
@@ -123,7 +124,8 @@ class WireLimits:
     """Functions that one peer may announce."""
 
     request_bytes_in_flight: int = 128 * MIB
-    """Total size of the requests that one peer's running calls hold; above it a call is refused."""
+    """Total size of the requests that one peer's running calls hold; above it a call is refused. Shared
+    ones and those that exceed a message do not count; see ``mapped_segment_bytes``."""
 
     cancels_per_second: float = 100.0
     cancel_burst: int = 1000

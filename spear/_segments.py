@@ -49,7 +49,11 @@ class Segment:
         Raises:
             OSError: the payload's memory cannot be read.
         """
-        return copy_in_steps([self.as_view()], target)
+        return copy_in_steps(self.pieces(), target)
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Iterate over the payload in pieces, which together have its length. Raises OSError."""
+        yield self.as_view()
 
     def __bytes__(self) -> bytes:
         return self.as_bytes()
@@ -89,6 +93,57 @@ class SharedBytes(Segment):
     def as_bytes(self) -> bytes:
         """Return the bytes, copied only if the payload is a view."""
         return bytes(self._payload)
+
+
+@final
+class UnsharedBytes(Segment):
+    """A payload in a segment that its receiver gets as bytes: the sender shares no memory."""
+
+    __slots__ = ("_segment",)
+
+    is_shared = False
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    def __len__(self) -> int:
+        return len(self._segment)
+
+    def as_view(self) -> memoryview:
+        """Return a view of the bytes."""
+        return memoryview(self.as_bytes())
+
+    def as_bytes(self) -> bytes:
+        """Return the bytes. May be called again: a call may be tried again."""
+        payload = self._segment.as_bytes()
+        self._segment = SharedBytes(payload)
+        return payload
+
+    async def settle(self, *, as_bytes: bool) -> None:
+        """Make sure that :meth:`as_bytes` takes no time for a large payload."""
+        await self._segment.settle(as_bytes=True)
+
+    def copy_in_steps(self, target: memoryview) -> Iterator[None]:
+        """Copy the bytes to the beginning of ``target``; see :class:`Segment`."""
+        return self._segment.copy_in_steps(target)
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Iterate over the bytes in pieces."""
+        return self._segment.pieces()
+
+
+def forwarded(
+    payload: bytes | memoryview | Segment, *, is_shared: bool
+) -> bytes | memoryview | Segment:
+    """Return a payload that has arrived in the form in which it is sent on.
+
+    Args:
+        payload: the payload.
+        is_shared: whether its sender shares its memory, so that the next receiver gets a view, too.
+    """
+    if isinstance(payload, Segment):
+        return payload if is_shared else UnsharedBytes(payload)
+    return SharedBytes(payload) if is_shared else payload
 
 
 class Attachment(Protocol):

@@ -316,7 +316,7 @@ class CallContext:
         budget = self._budget(function, timeout)
         with self._waiting(function, holds_thread=holds_thread) as waiting:
             try:
-                return await self._call.channel.request(
+                response = await self._call.channel.request(
                     function,
                     payload,
                     timeout=budget.seconds,
@@ -326,6 +326,9 @@ class CallContext:
                 )
             except DeadlineExceeded as failure:
                 raise budget.exceeded(failure, waiting.stuck) from failure
+        if response.is_segment:
+            await response.settle()
+        return response
 
     def _waiting(self, function: str, *, holds_thread: bool = False) -> WaitingCall:
         return self._service.own_calls.waiting(self._call, function, holds_thread=holds_thread)

@@ -67,7 +67,8 @@ async def perform(
 ) -> ExecutionResponse:  # fmt: skip
     """Make a call without a key; try the next instance if the call certainly was not executed.
 
-    If cancelled, the function is cancelled. Raises as :meth:`spear.spearlet.Function.call`.
+    If cancelled, the function is cancelled. Raises as :meth:`spear.spearlet.Function.call`. A response
+    whose payload is needed has to be settled; see :class:`ExecutionResponse`.
 
     Args:
         chooser: gives each attempt an instance.
@@ -113,8 +114,6 @@ async def perform(
                     await explain(chooser, call.function, error, callee, begun, deadline, arrived)
                     raise
             now = chooser.clock()
-        if response.is_segment:
-            await response.settle()
     except BaseException as error:
         tally.ended(chooser.clock() - begun, error)
         raise

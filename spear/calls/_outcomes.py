@@ -22,11 +22,12 @@ import trio
 from spear._errors import (
     CallCancelled,
     DeadlineExceeded,
+    Overloaded,
     Rejected,
     SpearError,
 )
 from spear._failures import size_of, without_traceback
-from spear._segments import Segment
+from spear._segments import STEP_BYTES, Segment
 from spear.channels import protected_class
 
 from ._failures import as_failure
@@ -181,8 +182,7 @@ class Outcomes:
         """
         await trio.lowlevel.checkpoint()
         name = call.name
-        seen = call.payload.as_view() if isinstance(call.payload, Segment) else call.payload
-        digest = blake2b(seen, digest_size=16).digest()
+        digest = await _digest_of(call.payload)
         found = self._find(name)
         if found is not None and found.digest != digest:
             raise Rejected(
@@ -223,7 +223,9 @@ class Outcomes:
         result = CallCancelled("the spearlet has ended", delivered="maybe")
         try:
             result = await execute(execution)
-            size = len(result.payload)  # maps or copies shared memory, which may fail
+            if result.is_segment:
+                await result.settle()
+            size = len(result.payload)  # maps shared memory, which may fail
         except (trio.Cancelled, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -261,6 +263,22 @@ class Outcomes:
 
     def _forget(self, name: Name) -> None:
         self._bytes -= self._kept.pop(name).size
+
+
+async def _digest_of(payload: Payload) -> bytes:
+    """Return a digest of arguments. Other tasks run while a large payload is read. Raises Overloaded."""
+    digest = blake2b(digest_size=16)
+    try:
+        for piece in payload.pieces() if isinstance(payload, Segment) else (payload,):
+            with memoryview(piece) as view:
+                for start in range(0, len(view), STEP_BYTES):
+                    digest.update(view[start : start + STEP_BYTES])
+                    if len(view) >= STEP_BYTES:
+                        await trio.lowlevel.checkpoint()
+    except OSError as error:
+        message = f"cannot read the arguments in shared memory: {error.strerror}"
+        raise Overloaded(message) from error
+    return digest.digest()
 
 
 async def _wait(execution: _KeyedRun, call: KeyedCall) -> _Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spear._errors import Overloaded, Rejected
-from spear._segments import Segment, SharedBytes
+from spear._segments import Segment, forwarded
 from spear.wire import CalleeSide, Payload, Received
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class Arguments(CalleeSide):
 
     @property
     def body(self) -> Payload:
-        """The undecoded arguments, for forwarding unchanged; shared arguments stay shared."""
-        received = self._received
-        if not self.is_shared:
-            return self.payload
-        return received if isinstance(received, Segment) else SharedBytes(received)
+        """The undecoded arguments, for forwarding unchanged; shared arguments stay shared.
+
+        Arguments in shared memory stay there: forwarding copies them once, and this end never.
+        """
+        return forwarded(self._received, is_shared=self.is_shared)
 
 
 def _cannot_be_taken(error: OSError) -> Overloaded:

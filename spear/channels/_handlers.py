@@ -151,7 +151,7 @@ class Handlers:
         if self._lender is None:
             return result.as_bytes() if isinstance(result, Bundle) else result
         try:
-            return await self._lender.place(result)
+            return await self._lender.place(result, is_result=True)
         except LocalProtocolError as error:
             raise _too_large(error) from None
 

@@ -7,7 +7,7 @@ from typing import final
 import trio
 
 from spear._errors import CallFailed
-from spear._segments import Segment, SharedBytes
+from spear._segments import Segment, forwarded
 from spear.wire import CBOR, SHARED, Payload, Received
 
 
@@ -71,10 +71,7 @@ class ExecutionResponse:
     @property
     def body(self) -> Payload:
         """The undecoded result, for forwarding unchanged; a shared result stays shared."""
-        received = self._received
-        if not self._flags & SHARED:
-            return self.payload
-        return received if isinstance(received, Segment) else SharedBytes(received)
+        return forwarded(self._received, is_shared=self._flags >= SHARED)
 
     @property
     def execution_seconds(self) -> float:

@@ -59,6 +59,8 @@ class BoundCall(Generic[R], metaclass=NoPublicConstructor):
         calls.expect_stream(False)
         assigned = AssignedInstance()
         response = await calls.request(self._payload, self._is_cbor, None, assigned)
+        if response.is_segment:
+            await response.settle()
         return Answer(
             result=cast("R", calls.read(response.payload, response.is_cbor)),
             instance=assigned.instance,
@@ -84,7 +86,10 @@ class BoundCall(Generic[R], metaclass=NoPublicConstructor):
             raise InvalidArguments(f"on_end must be a plain function, not {on_end!r:.60}")
 
         async def work(execution: Execution) -> ExecutionResponse:
-            return await calls.request(payload, is_cbor, None, execution)
+            response = await calls.request(payload, is_cbor, None, execution)
+            if response.is_segment:
+                await response.settle()
+            return response
 
         try:
             calls.expect_stream(False)

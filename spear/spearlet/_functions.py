@@ -230,6 +230,8 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         payload, is_cbor = calls.encode(arguments, keywords)
         del arguments, keywords  # decoded, they can take 64 times the memory
         response = await calls.request(payload, is_cbor, timeout)
+        if response.is_segment:
+            await response.settle()
         if calls.expected is not None:
             return cast("R", calls.read(response.payload, response.is_cbor))
         if not response.is_cbor:

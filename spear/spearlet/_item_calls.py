@@ -263,6 +263,8 @@ class ItemCalls(Generic[T]):
             payload, is_cbor = calls.encode(self._arguments(item), {})
             attempts = calls.attempts(execution=assignments, waits_for_queue=True, earlier=earlier)
             response = await calls.repeat(attempts, payload, is_cbor)
+            if response.is_segment:
+                await response.settle()
             result = decode_result_untrusted(response.payload, response.is_cbor)
             if isinstance(result, memoryview):
                 self._may_batch = False  # shared memory cannot travel in a batch

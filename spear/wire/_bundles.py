@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Final, final
 
 from spear._arrays import MAX_FIELD_LEVELS, Array, ArrayPieces
-from spear._segments import Segment, copy_in_steps
+from spear._segments import Segment
 
 ARRAY_TAG: Final = 0x53706580
 BUNDLE_TAG: Final = 0x53706581
@@ -90,10 +90,6 @@ class Bundle(Segment):
         yield self._value
         yield _padding(HEAD_BYTES + len(self._value))
         yield from self._memory.views
-
-    def copy_in_steps(self, target: memoryview) -> Iterator[None]:
-        """Copy the payload to the beginning of ``target``; see :class:`Segment`."""
-        return copy_in_steps(self.pieces(), target)
 
     def as_view(self) -> memoryview:
         """Return a view of a copy."""

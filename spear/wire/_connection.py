@@ -130,7 +130,7 @@ class Connection:
         incomplete: calls of the peer whose request has not arrived completely.
         outbound_open: number of open calls that this end made.
         inbound_open: number of open calls that the peer made.
-        request_bytes: bytes of the requests of the peer's open calls.
+        request_bytes: bytes of the requests of the peer's open calls, except shared and large ones.
         refused: number of the peer's calls that ended before a handler began.
         messages: the stream of one-way messages.
         windows: flow-control windows of the whole connection, shared by all streams.
@@ -139,7 +139,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_accepts", "_begun_items", "_conduct", "_finals", "_finals_mark", "_heard", "_limits",
+        "_accepts", "_begun_items", "_conduct", "_finals", "_finals_mark", "_heard", "_large", "_limits",
         "_new_call", "_next_id", "_on_incomplete", "_peer_last_id", "_receiver", "_refunded", "_role",
         "_signals", "_sink", "calls", "error", "inbound_open", "incomplete", "messages",
         "outbound_open", "peer", "refused", "request_bytes", "state", "takes_types", "unknown_frames",
@@ -172,6 +172,7 @@ class Connection:
         self.inbound_open = 0
         self.request_bytes = 0
         self.refused = 0
+        self._large: dict[int, int] = {}  # call id -> bytes of a request that exceeds a message
         # Calls of the host have odd ids, calls of the agent even ones.
         self._next_id = 1 if role is Role.HOST else 2
         self._peer_last_id = 0 if role is Role.HOST else -1
@@ -271,6 +272,7 @@ class Connection:
         self.calls.clear()
         self._signals.clear()
         self.incomplete.clear()
+        self._large.clear()
         self.outbound_open = self.inbound_open = self.request_bytes = 0
 
     @property
@@ -305,7 +307,7 @@ class Connection:
         if self.outbound_open >= peer.max_calls:
             raise LocalProtocolError(f"{peer.max_calls} calls are open; the peer allows no more")
         if type(payload) is not bytes:
-            payload, flags = self._to_be_pushed(payload, flags)
+            payload, flags = self._to_be_pushed(payload, flags, "payload")
         if len(payload) > peer.max_message_bytes and not isinstance(payload, Segment):
             raise _too_large("payload", len(payload), peer.max_message_bytes)
         sink, call_id = self._sink, self._next_id
@@ -354,19 +356,23 @@ class Connection:
         if call.state is _CANCELLING:
             payload = b""
         if type(payload) is not bytes:
-            payload, flags = self._to_be_pushed(payload, flags)
+            payload, flags = self._to_be_pushed(payload, flags, "result")
         if len(payload) > self.peer.max_message_bytes and not isinstance(payload, Segment):
             raise _too_large("result", len(payload), self.peer.max_message_bytes)
         self._end_inbound(call, _RESPONSE)
         self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
         self._finals += 1
 
-    def _to_be_pushed(self, payload: Payload, flags: int) -> tuple[Payload, int]:
+    def _to_be_pushed(self, payload: Payload, flags: int, what: str) -> tuple[Payload, int]:
         """Return a payload that is not ``bytes`` in a form for the sink, and the flags for it."""
         if not isinstance(payload, Segment):
             return self._in_bytes(payload), flags
-        lent = payload if self._sink.may_lend(payload) else payload.as_view()
-        return lent, flags | SHARED if payload.is_shared else flags
+        flags |= SHARED if payload.is_shared else 0
+        if self._sink.may_lend(payload):
+            return payload, flags
+        if len(payload) > self.peer.max_message_bytes:  # before it is copied
+            raise _too_large(what, len(payload), self.peer.max_message_bytes)
+        return payload.as_view(), flags
 
     def _in_bytes(self, payload: Payload) -> Buffer:
         """Return the payload as a buffer whose length is in bytes. Raises TypeError if it is no buffer.
@@ -536,11 +542,18 @@ class Connection:
         return inbound
 
     def _admit_untrusted(
-        self, flags: int, call_id: int, function: int, head: Head | None, size: int
+        self,
+        flags: int,
+        call_id: int,
+        function: int,
+        head: Head | None,
+        size: int,
+        large: int = 0,
     ) -> CalleeSide | None:
         """Open a call that the peer starts; None if it was refused.
 
-        Ids need not come in order: a small request may overtake a large one.
+        Ids need not come in order: a small request may overtake a large one. ``large`` is the size of
+        arguments that exceed a message, which ``size`` does not include.
         """
         if call_id == 0 or call_id in self.calls or (call_id - self._peer_last_id) % 2:
             raise RemoteProtocolError(f"call id {call_id} is not valid for a new call")
@@ -560,6 +573,12 @@ class Connection:
             failure = overloaded(
                 f"open calls hold too many bytes; the limit is {most}", "too_many_bytes"
             )
+        elif large and sum(self._large.values()) + large > limits.mapped_segment_bytes:
+            most = limits.mapped_segment_bytes
+            failure = overloaded(
+                f"open calls hold too many bytes; the limit for large ones is {most}",
+                "too_many_bytes",
+            )
         else:
             failure = self._accepts(function, head)
         if failure is not None:
@@ -575,6 +594,8 @@ class Connection:
                 call.state = call.receives[_IDLE][Kind.STREAM_REQUEST]
         call.request_bytes = size
         self.request_bytes += size
+        if large:
+            self._large[call_id] = large
         self.calls[call_id] = call
         self.inbound_open += 1
         return call
@@ -595,9 +616,11 @@ class Connection:
                 f"at most {self._limits.max_message_bytes} bytes are allowed"
             )
         if type_ == _REQUEST:
-            # Shared memory is not ours: it counts against the limits for segments instead.
-            ours = 0 if in_segment and flags & SHARED else size
-            call = self._admit_untrusted(flags, call_id, a, head, ours)
+            # Shared memory is not ours: it counts against the limits for segments instead. So do bytes
+            # that exceed a message: they have a limit of their own, and leave room for other calls.
+            is_large = is_copied and size > self._limits.max_message_bytes
+            ours = 0 if is_large or (in_segment and flags & SHARED) else size
+            call = self._admit_untrusted(flags, call_id, a, head, ours, size if is_large else 0)
             if call is not None:
                 self.incomplete[call_id] = call
                 if self._on_incomplete is not None:
@@ -806,6 +829,8 @@ class Connection:
         del self.calls[call.id]
         self.inbound_open -= 1
         self.request_bytes -= call.request_bytes
+        if self._large:
+            self._large.pop(call.id, None)
 
     def _refuse(self, call_id: int, failure: CallFailed) -> None:
         flags, a, b, head = encode_failure(failure, self._limits.error_message_bytes)

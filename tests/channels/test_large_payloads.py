@@ -13,6 +13,7 @@ import trio
 from attrs import evolve
 
 from spear import Array, LocalProtocolError, Overloaded, Rejected, WireLimits
+from spear._segments import Segment, SharedBytes, UnsharedBytes
 from spear.channels import CommunicationChannel
 from spear.testing import Functions, cancel_sweep
 from spear.wire import Payload, decode_value_untrusted, encode_sendable
@@ -96,6 +97,11 @@ async def make(call: InboundCall) -> bytes:
     return b"x" * int(call.payload)
 
 
+async def unshare(call: InboundCall) -> Payload:
+    """Return the argument as a host forwards it."""
+    return UnsharedBytes(SharedBytes(call.payload))
+
+
 async def sleep(call: InboundCall) -> Payload:
     """Hold the arguments until cancelled."""
     view = call.view()
@@ -104,8 +110,11 @@ async def sleep(call: InboundCall) -> Payload:
 
 
 FUNCTIONS = Functions(
-    {"again": again, "keep": keep, "measure": measure, "make": make, "sleep": sleep}
-)
+    {
+        "again": again, "keep": keep, "measure": measure, "make": make, "sleep": sleep,
+        "unshare": unshare,
+    }
+)  # fmt: skip
 
 
 @asynccontextmanager
@@ -265,6 +274,31 @@ async def test_bytes_larger_than_a_message_come_and_go_as_bytes(unix: Carrier) -
             Rejected, match="at most 4194304 in shared memory; send the result in parts"
         ):
             await host.request("make", b"5000000")
+
+
+async def test_bytes_that_are_forwarded_stay_bytes(unix: Carrier, tcp: Carrier) -> None:
+    for open_pair in open_in_memory, unix.open_pair, tcp.open_pair:
+        async with opened(open_pair) as (host, agent):
+            for caller in host, agent:
+                for payload in b"", b"abc", bytes(100 * KIB):
+                    response = await caller.request("unshare", UnsharedBytes(SharedBytes(payload)))
+                    await response.settle()
+                    assert type(response.payload) is bytes
+                    assert response.payload == payload
+
+
+async def test_a_segment_that_must_travel_as_bytes_is_not_copied_if_it_is_too_large(
+    tcp: Carrier,
+) -> None:
+    class Unread(Segment):
+        def __len__(self) -> int:
+            return 3 * MIB
+
+    async with opened(tcp.open_pair) as (host, _):
+        for payload in UnsharedBytes(Unread()), Unread():
+            with pytest.raises(LocalProtocolError, match="3145728 bytes; .* 524288") as caught:
+                await host.request("measure", payload)
+            assert caught.value.code == "payload_too_large"
 
 
 async def test_without_memory_for_a_segment_the_error_names_the_limits(

@@ -9,12 +9,13 @@ segments are only made when they are needed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from spear._errors import LocalProtocolError, Overloaded
-from spear._segments import Segment, SharedBytes
+from spear._segments import Segment, SharedBytes, UnsharedBytes
 from spear.wire import BUNDLED_BYTES
 
 from ._memory_files import (
@@ -72,27 +73,6 @@ class Lent:
     def withdraw(self) -> None:
         """Take the segment back, because the frame that announces it will not be sent."""
         self._lender.released(self.number)
-
-
-@final
-class _LargeBytes(Segment):
-    """A payload of bytes that is too large for a message."""
-
-    __slots__ = ("_payload",)
-
-    is_shared = False
-
-    def __init__(self, payload: Buffer) -> None:
-        self._payload = payload
-
-    def __len__(self) -> int:
-        return len(self._payload)
-
-    def as_view(self) -> memoryview:
-        return memoryview(self._payload).cast("B")
-
-    def as_bytes(self) -> bytes:
-        return bytes(self._payload)
 
 
 @final
@@ -227,18 +207,23 @@ class SegmentLender:
 
     # -- copying large payloads into segments ------------------------------------------------------
 
-    async def place(self, payload: Segment) -> Payload:
+    async def place(self, payload: Segment, *, is_result: bool = False) -> Payload:
         """Return a payload in the form in which it can be sent best, and get ready to send it.
 
         Memory that cannot be handed over itself, such as that of arrays, is copied into a segment of our
         pool, while other tasks run. Close the returned :class:`PlacedPayload` if it is not sent. If
         cancelled, nothing is lost.
 
+        Args:
+            payload: the payload.
+            is_result: whether another peer has made the payload for this one. If it has to wait, it is
+                copied first: the memory of its maker must not be held by a peer that releases none.
+
         Raises:
             LocalProtocolError: the payload is too large for a message, and cannot be put into a segment.
         """
         size, peer = len(payload), self._peer
-        if not must_be_copied(payload):
+        if not must_be_copied(payload, peer.max_message_bytes):
             if size >= self.least_bytes:
                 await self.get_ready()
             return payload
@@ -251,6 +236,9 @@ class SegmentLender:
             and size <= peer.max_segment_bytes
         ):
             await self.get_ready()
+            if is_result and not self._has_room(rounded_up(size)):
+                with suppress(OSError):
+                    await payload.settle(as_bytes=not payload.is_shared)
             await self._wait_room(rounded_up(size))
             placed = await self._fill(payload)
             if placed is not None:
@@ -271,7 +259,7 @@ class SegmentLender:
         size = len(payload)
         if size <= self._peer.max_message_bytes and not self._is_worth_placing(size):
             return payload
-        return await self.place(_LargeBytes(payload))
+        return await self.place(UnsharedBytes(SharedBytes(memoryview(payload).cast("B"))))
 
     def _is_worth_placing(self, size: int) -> bool:
         """Return whether bytes that fit a message go faster in a segment.
@@ -456,8 +444,15 @@ class SegmentLender:
         self.ready()
 
 
-def must_be_copied(payload: Segment) -> bool:
-    """Return whether a segment's memory cannot be handed over itself, so that its bytes are copied."""
+def must_be_copied(payload: Segment, most: int) -> bool:
+    """Return whether a segment's memory cannot be handed over itself, so that its bytes are copied.
+
+    Args:
+        payload: the segment.
+        most: the most bytes of a message.
+    """
     if isinstance(payload, BorrowedFile):
         return not payload.is_final  # its owner may write to it once we have released it
-    return not isinstance(payload, MemoryFile | SharedBytes)
+    if isinstance(payload, SharedBytes):
+        return len(payload) > most  # others travel as they are
+    return not isinstance(payload, MemoryFile)

@@ -440,6 +440,15 @@ class BorrowedFile(MemoryFile):
                 if os.preadv(fileno, [part], start) != len(part):
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Iterate over copies of parts of the payload; see :class:`Segment`."""
+        if self._copy is not None:
+            yield self._copy
+            return
+        fileno, size = self.descriptor.fileno, self._size
+        for start in range(0, size, STEP_BYTES):
+            yield os.pread(fileno, min(STEP_BYTES, size - start), start)
+
     def _expect_unused(self) -> Callable[[], None]:
         if self._on_end is None:
             raise ValueError("this segment was viewed or copied before")
