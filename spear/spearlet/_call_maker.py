@@ -103,19 +103,18 @@ class CallMaker:
 
     @property
     def retry(self) -> RetryPolicy | None:
-        """The policy for failed calls: that of the options, the deployment or the function; None for none."""
+        """The policy for failed calls: of the options, the deployment or the function; None for none."""
         pool = self.pool
         return self.options.retry or pool.retry or pool.retry_policies.get(self.name)
 
     def using(self, options: CallOptions) -> CallMaker:
         """Return a maker of calls of the same function with other options."""
+        return self.of(self.name, options, is_stream=self.is_stream)
+
+    def of(self, name: str, options: CallOptions, *, is_stream: bool) -> CallMaker:
+        """Return a maker of calls of another function of the deployment."""
         return CallMaker(
-            self.name,
-            self.deployment,
-            self.pool,
-            self.registry,
-            options,
-            is_stream=self.is_stream,
+            name, self.deployment, self.pool, self.registry, options, is_stream=is_stream
         )
 
     # -- what is expected of a call -----------------------------------------------------------
@@ -169,13 +168,9 @@ class CallMaker:
     ) -> Coroutine[object, object, ExecutionResponse]:
         """Make one call, as :meth:`Function.call` does; ``execution`` is notified of its instance."""
         options, pool = self.options, self.pool
-        if (
-            options.retry is not None or pool.retry is not None or self.name in pool.retry_policies
-        ):
+        if options.retry is not None or pool.retry is not None or self.name in pool.retry_policies:
             return self.repeat(self.attempts(timeout, execution), payload, is_cbor)
-        if options.key is None:  # as in _request_once(), without a further call
-            return self._perform(payload, is_cbor, timeout, execution)
-        return self._perform_once(options.key, payload, is_cbor, timeout, execution)
+        return self._request_once(payload, is_cbor, timeout, execution)
 
     def _request_once(
         self,

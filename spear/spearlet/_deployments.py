@@ -23,6 +23,7 @@ from spear.telemetry import DeploymentEvent, InstanceState
 
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
+from ._call_maker import CallMaker
 from ._deployment_status import (
     DeploymentHealth,
     DeploymentState,
@@ -130,7 +131,8 @@ class Deployment(metaclass=NoPublicConstructor):
             functions = ", ".join(self.functions) or "none"
             hint = did_you_mean(name, self.functions) or f"; known functions: {functions}"
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
-        function = self._by_name[name] = self._make_function(name, is_stream=name in self.streams)
+        calls = self._calls_of(name, is_stream=name in self.streams)
+        function = self._by_name[name] = cast("Function", Function._create(calls))
         return function
 
     async def descriptions(self) -> dict[str, FunctionDescription]:
@@ -141,11 +143,10 @@ class Deployment(metaclass=NoPublicConstructor):
         Raises:
             CallFailed: as :meth:`Function.call`.
         """
-        return await describe_functions(self._make_function(DESCRIBE, is_stream=False))
+        return await describe_functions(self._calls_of(DESCRIBE, is_stream=False))
 
-    def _make_function(self, name: str, *, is_stream: bool) -> Function:
-        made = Function._create(name, self.name, self._pool, self._registry, is_stream=is_stream)
-        return cast("Function", made)
+    def _calls_of(self, name: str, *, is_stream: bool) -> CallMaker:
+        return CallMaker(name, self.name, self._pool, self._registry, is_stream=is_stream)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -345,7 +346,8 @@ class Deployment(metaclass=NoPublicConstructor):
                             template.retire()
         finally:
             self._pool.close()
-            self._pool.give_up(_stopped())
+            stopped = "the deployment was stopped"
+            self._pool.give_up(WorkerDied(stopped, code="stopped", delivered="no"))
             self._feed.end()
             self._stopped.set()
             self._tell("stopped")
@@ -494,7 +496,3 @@ class Deployment(metaclass=NoPublicConstructor):
         The iterator ends when the deployment has been stopped.
         """
         return self._feed.follow()
-
-
-def _stopped() -> WorkerDied:
-    return WorkerDied("the deployment was stopped", code="stopped", delivered="no")

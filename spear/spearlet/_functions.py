@@ -22,7 +22,6 @@ from spear.channels import protected_block, protected_class
 
 from ._answers import FunctionDescription, read_descriptions
 from ._bound import BoundCall
-from ._call_maker import NO_OPTIONS, CallMaker
 from ._map import ManyCalls
 
 if TYPE_CHECKING:
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
     from spear.wire import Payload
 
     from ._answers import Answer
+    from ._call_maker import CallMaker
     from ._executions import Execution
-    from ._pool import ReplicaPool
-    from ._registry import DeploymentRegistry
 
 
 S = TypeVar("S")
@@ -51,20 +49,11 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         is_stream: whether it sends items; if so, call it with :meth:`stream`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        deployment: str,
-        pool: ReplicaPool,
-        registry: DeploymentRegistry,
-        options: CallOptions = NO_OPTIONS,
-        *,
-        is_stream: bool,
-    ) -> None:
-        self.name = name
-        self.deployment = deployment
-        self.is_stream = is_stream
-        self._calls = CallMaker(name, deployment, pool, registry, options, is_stream=is_stream)
+    def __init__(self, calls: CallMaker) -> None:
+        self.name = calls.name
+        self.deployment = calls.deployment
+        self.is_stream = calls.is_stream
+        self._calls = calls
 
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._calls.pool.ready)} replicas>"
@@ -76,21 +65,8 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
 
     @property
     def retry(self) -> RetryPolicy | None:
-        """The policy for failed calls: of its options, its deployment or its author; None if there is none."""
+        """The policy for failed calls: of its options, deployment or author; None if there is none."""
         return self._calls.retry
-
-    def _with(
-        self, options: CallOptions, name: str | None = None, *, is_stream: bool | None = None
-    ) -> Function[R]:
-        """Return the function with other options; or another function of the deployment."""
-        return Function._create(
-            self.name if name is None else name,
-            self.deployment,
-            self._calls.pool,
-            self._calls.registry,
-            options,
-            is_stream=self.is_stream if is_stream is None else is_stream,
-        )
 
     @overload
     def options(
@@ -180,7 +156,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
             returns=now.returns if returns is None else returns,
             keywords=now.keywords if keywords is None else keywords,
         )
-        return self._with(options)
+        return Function._create(self._calls.using(options))
 
     async def signature(self) -> str:
         """Return the signature as in the source: ``price(item: str) -> float``. A checkpoint.
@@ -189,9 +165,9 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
             NotFound: the agent is not Spear's, and describes no functions.
             CallFailed: as :meth:`call`.
         """
-        timeout = self._calls.options.timeout
-        describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
-        description = (await describe_functions(cast("Function", describe))).get(self.name)
+        options = CallOptions(timeout=self._calls.options.timeout)
+        describe = self._calls.of(DESCRIBE, options, is_stream=False)
+        description = (await describe_functions(describe)).get(self.name)
         if description is None:
             raise NotFound(
                 f"{self.name} has no description: its agent does not have the function {DESCRIBE}"
@@ -331,12 +307,13 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
             yield cast("FunctionStream[R]", stream)
 
 
-async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:
-    """Return descriptions of functions by name, from a call of :data:`DESCRIBE`. A checkpoint.
+async def describe_functions(calls: CallMaker) -> dict[str, FunctionDescription]:
+    """Return descriptions of functions by name, with a call of :data:`DESCRIBE`. A checkpoint.
 
     Returns an empty dict if the agent cannot describe functions. Raises as :meth:`Function.call`.
     """
+    describe = cast("Function", Function._create(calls))
     try:
-        return read_descriptions(await describe(), describe.deployment)
+        return read_descriptions(await describe(), calls.deployment)
     except NotFound:
         return {}

@@ -22,6 +22,7 @@ from spear import (
 )
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 from spear.spearlet import DeploymentSettings, Function
+from spear.spearlet._call_maker import CallMaker
 from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._registry import DeploymentRegistry
 from spear.telemetry import InstanceState, Instruments
@@ -113,10 +114,12 @@ class Bench:
         self.services: list[Answering] = []
         self.replicas: list[BenchReplica] = []
         self.agents: list[CommunicationChannel] = []
-        made = Function._create("where", "bench", self.pool, self.host, is_stream=False)
-        self.function = cast("Function", made)
-        made = Function._create("items", "bench", self.pool, self.host, is_stream=True)
-        self.stream = cast("Function", made)
+        self.function = self._function("where", is_stream=False)
+        self.stream = self._function("items", is_stream=True)
+
+    def _function(self, name: str, *, is_stream: bool) -> Function:
+        calls = CallMaker(name, "bench", self.pool, self.host, is_stream=is_stream)
+        return cast("Function", Function._create(calls))
 
     async def add(
         self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100

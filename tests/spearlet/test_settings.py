@@ -141,18 +141,6 @@ def test_restarts_that_cannot_be(values: dict[str, object], message: str) -> Non
         RestartPolicy(**values)  # type: ignore[arg-type]  # the mistake
 
 
-def test_r17_the_same_seed_draws_the_same_delays_and_another_others(seed: random.Random) -> None:
-    from spear.spearlet._restarts import RestartBudget
-
-    def draw(number: float) -> list[float | None]:
-        budget = RestartBudget(RestartPolicy(), random.Random(number))
-        return [budget.delay_seconds(0, 0) for _ in range(3)]
-
-    number = seed.random()
-    assert draw(number) == draw(number)
-    assert not set(draw(number)) & set(draw(number + 1))
-
-
 async def test_who_gives_up_at_the_head_of_the_line_lets_the_next_one_look(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

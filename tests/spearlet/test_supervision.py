@@ -99,6 +99,16 @@ def test_r17_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> Non
     expect_spread(draw(5000.0, 10.0), 0.1)
 
 
+def test_r17_the_same_seed_draws_the_same_delays_and_another_others(seed: random.Random) -> None:
+    def draw(number: float) -> list[float | None]:
+        budget = RestartBudget(RestartPolicy(), random.Random(number))
+        return [budget.delay_seconds(0, 0) for _ in range(3)]
+
+    number = seed.random()
+    assert draw(number) == draw(number)
+    assert not set(draw(number)) & set(draw(number + 1))
+
+
 def expect_spread(delays: list[float], longest: float) -> None:
     """Assert that delays are between ``longest / 2`` and ``longest``, about a quarter in each quarter."""
     assert len(delays) == 200
