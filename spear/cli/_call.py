@@ -20,10 +20,10 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
-from spear._host_limits import DEFAULT_TIMEOUTS, InstanceTimeouts
+from spear._host_limits import InstanceTimeouts
 
 from ._bar import WITHOUT_RICH, CallProgress, can_draw
-from ._command import USAGE, CallCommand, understand
+from ._command import USAGE, CallCommand, add_env, add_startup_seconds, understand
 from ._error_lines import IMPATIENT_SECONDS
 from ._hints import explained
 from ._life import Story, show_event, showing
@@ -76,18 +76,8 @@ def define_call(parser: CommandParser) -> None:
         metavar="SECONDS",
         help="timeout of the call (default: no timeout)",
     )
-    parser.add(
-        "--startup-seconds",
-        type=parse_number,
-        default=DEFAULT_TIMEOUTS.startup_seconds,
-        metavar="SECONDS",
-        help="time for the process to load the file and become ready (default: "
-        f"{DEFAULT_TIMEOUTS.startup_seconds:g})",
-    )
-    parser.add(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="environment variable of the function; without =VALUE, its present value is passed",
-    )  # fmt: skip
+    add_startup_seconds(parser)
+    add_env(parser)
     parser.add("--verbose", action="store_true", help="log the steps of the call")
     parser.add("--debug", action="store_true", help="show the function's tracebacks")
     parser.add(

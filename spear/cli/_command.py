@@ -1,4 +1,4 @@
-"""The parsed command line of ``spear call``."""
+"""The parsed command line of ``spear call``, and the options that it shares with other commands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._host_limits import DEFAULT_TIMEOUTS
 from spear._targets import split_call
 
+from ._values import parse_number
 from ._words import read_words
 
 if TYPE_CHECKING:
     import argparse
 
-    from ._parser import CommandParser
+    from ._parser import CommandParser, OptionGroup
     from ._words import FunctionWords
 
 USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value ...]"
@@ -55,12 +57,7 @@ def understand(options: argparse.Namespace) -> CallCommand:
     target, function = split_call(words.target)
     if not target:
         parser.error(f"{words.target!r} names no file: use FILE.py:FUNCTION")
-    if not options.timeout > 0:
-        parser.error(f"--timeout must be more than 0 seconds, not {options.timeout:g}")
-    if not 0 < options.startup_seconds < math.inf:
-        parser.error(
-            f"--startup-seconds must be more than 0 seconds, not {options.startup_seconds:g}"
-        )
+    expect_times(options)
     positional, keywords = ([], {}) if words.wants_help or not function else words.arguments()
     return CallCommand(
         target=target,
@@ -76,6 +73,34 @@ def understand(options: argparse.Namespace) -> CallCommand:
         startup_seconds=options.startup_seconds,
         debug=options.debug,
     )
+
+
+def add_startup_seconds(parser: CommandParser) -> None:
+    """Define ``--startup-seconds``."""
+    default = DEFAULT_TIMEOUTS.startup_seconds
+    parser.add(
+        "--startup-seconds", type=parse_number, default=default, metavar="SECONDS",
+        help=f"time for a process to load the file and become ready (default: {default:g})",
+    )  # fmt: skip
+
+
+def add_env(group: OptionGroup, whose: str = "the function") -> None:
+    """Define ``--env``, for environment variables of ``whose`` processes."""
+    group.add(
+        "--env", action="append", default=[], metavar="NAME[=VALUE]",
+        help=f"environment variable of {whose}; without =VALUE, its present value is passed",
+    )  # fmt: skip
+
+
+def expect_times(options: argparse.Namespace) -> None:
+    """Raise ConfigurationError if ``--timeout`` or ``--startup-seconds`` is out of its range."""
+    parser: CommandParser = options.command_parser
+    if not options.timeout > 0:
+        parser.error(f"--timeout must be more than 0 seconds, not {options.timeout:g}")
+    if not 0 < options.startup_seconds < math.inf:
+        parser.error(
+            f"--startup-seconds must be more than 0 seconds, not {options.startup_seconds:g}"
+        )
 
 
 def read_variable(text: str, usage: str) -> tuple[str, str]:

@@ -12,13 +12,13 @@ import trio
 
 from spear._codecs import values_passed_on
 from spear._errors import SpawnFailed
-from spear._host_limits import DEFAULT_TIMEOUTS, InstanceTimeouts
+from spear._host_limits import InstanceTimeouts
 from spear._targets import split_call
 from spear._util import leaves_of
 
 from ._bar import WITHOUT_RICH, MapProgress, can_draw
 from ._call import perform_call
-from ._command import CallCommand, read_variable
+from ._command import CallCommand, add_env, add_startup_seconds, expect_times, read_variable
 from ._error_lines import IMPATIENT_SECONDS
 from ._life import showing
 from ._map_input import Input
@@ -93,12 +93,7 @@ def define_map(parser: CommandParser) -> None:
         "--timeout", type=parse_number, default=math.inf, metavar="SECONDS",
         help="timeout of each call, from its start (default: no timeout)",
     )  # fmt: skip
-    parser.add(
-        "--startup-seconds", type=parse_number, default=DEFAULT_TIMEOUTS.startup_seconds,
-        metavar="SECONDS",
-        help="time for a process to load the file and become ready (default: "
-        f"{DEFAULT_TIMEOUTS.startup_seconds:g})",
-    )  # fmt: skip
+    add_startup_seconds(parser)
     parser.add(
         "--retries", type=parse_whole, default=0, metavar="N",
         help="further calls for an item that has failed, so the function may run again (default: 0)",
@@ -110,10 +105,7 @@ def define_map(parser: CommandParser) -> None:
         help="continue the output of an earlier run: skip its results, call its failures again",
     )  # fmt: skip
     parser.add("--overwrite", action="store_true", help="replace the output of an earlier run")
-    parser.add(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="environment variable of the function; without =VALUE, its present value is passed",
-    )  # fmt: skip
+    add_env(parser)
     parser.add("--quiet", action="store_true", help="show no progress and no summary")
     parser.add("--debug", action="store_true", help="add the function's tracebacks to failures")
     parser.add(
@@ -262,12 +254,7 @@ def _expect_numbers(options: argparse.Namespace, replicas: int, limit: int) -> N
     ):
         if value < least:
             parser.error(f"{flag} must be at least {least}, not {value}")
-    if not options.timeout > 0:
-        parser.error(f"--timeout must be more than 0 seconds, not {options.timeout:g}")
-    if not 0 < options.startup_seconds < math.inf:
-        parser.error(
-            f"--startup-seconds must be more than 0 seconds, not {options.startup_seconds:g}"
-        )
+    expect_times(options)
 
 
 def _processors() -> int:

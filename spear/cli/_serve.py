@@ -33,7 +33,7 @@ from spear.config import (
 )
 
 from ._claim import check_place
-from ._command import read_variable
+from ._command import add_env, read_variable
 from ._say import complain, say
 from ._status import exit_status
 from ._text import printable
@@ -95,10 +95,7 @@ def define_serve(parser: CommandParser) -> None:
     _define_keys(parser.group("settings of the host"), HostConfiguration, is_function=False)
     functions = parser.group("settings of every function")
     _define_keys(functions, FunctionConfiguration, is_function=True)
-    functions.add(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="environment variable of all functions; without =VALUE, its present value is passed",
-    )  # fmt: skip
+    add_env(functions, "all functions")
     parser.add(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="set any other key, as in --set limits.wire.max_calls=200",

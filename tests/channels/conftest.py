@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate.make(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def no_descriptor_is_left() -> Iterator[None]:
+    """Assert that the test leaves no file descriptor open."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    if not set(os.listdir("/proc/self/fd")) <= before:  # a reference cycle may still hold one
+        gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from spear.channels import (
     open_memory_channels,
     open_private_nursery,
 )
-from spear.testing import OpenPair, RawPeer
+from spear.testing import Functions, OpenPair, RawPeer
 from spear.transports import (
     Address,
     ConnectOptions,
@@ -215,3 +215,14 @@ async def sleep(call: InboundCall) -> bytes:
 async def echo(call: InboundCall) -> bytes:
     """A handler that returns its argument."""
     return call.payload
+
+
+@asynccontextmanager
+async def open_served(
+    open_pair: OpenPair, functions: Functions, limits: WireLimits
+) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
+    """Open both ends of a channel, each with the same functions for the other: (host's, agent's)."""
+    async with open_pair(
+        host_service=functions, agent_service=functions, functions=functions.names, limits=limits
+    ) as pair:
+        yield pair

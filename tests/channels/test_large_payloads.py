@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import struct
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pytest
@@ -18,10 +17,11 @@ from spear.channels import CommunicationChannel
 from spear.testing import Functions, cancel_sweep
 from spear.wire import Payload, decode_value_untrusted, encode_sendable
 
-from .helpers import open_in_memory
+from .helpers import open_in_memory, open_served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from spear.channels import InboundCall
     from spear.testing import OpenPair
@@ -47,12 +47,9 @@ kept: list[object] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_kept() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
+def nothing_is_kept(no_descriptor_is_left: None) -> Iterator[None]:
     yield
     kept.clear()
-    gc.collect()
-    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def bundle(count: int, first: float = 1) -> Payload:
@@ -117,12 +114,8 @@ FUNCTIONS = Functions(
 )  # fmt: skip
 
 
-@asynccontextmanager
-async def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AsyncIterator[Pair]:
-    async with open_pair(
-        host_service=FUNCTIONS, agent_service=FUNCTIONS, functions=FUNCTIONS.names, limits=limits
-    ) as pair:
-        yield pair
+def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AbstractAsyncContextManager[Pair]:
+    return open_served(open_pair, FUNCTIONS, limits)
 
 
 async def ask(channel: CommunicationChannel, size: int, first: float = 1) -> memoryview | bytes:
@@ -290,13 +283,10 @@ async def test_bytes_that_are_forwarded_stay_bytes(unix: Carrier, tcp: Carrier) 
 async def test_a_segment_that_must_travel_as_bytes_is_not_copied_if_it_is_too_large(
     tcp: Carrier,
 ) -> None:
-    class Unread(Segment):
-        def __len__(self) -> int:
-            return 3 * MIB
-
+    unread: Segment = type("Unread", (Segment,), {"__len__": lambda _: 3 * MIB})()
     async with opened(tcp.open_pair) as (host, _):
-        for payload in UnsharedBytes(Unread()), Unread():
-            with pytest.raises(LocalProtocolError, match="3145728 bytes; .* 524288") as caught:
+        for payload in UnsharedBytes(unread), unread:
+            with pytest.raises(LocalProtocolError, match=r"3145728 bytes; .* 524288") as caught:
                 await host.request("measure", payload)
             assert caught.value.code == "payload_too_large"
 

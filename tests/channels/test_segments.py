@@ -36,10 +36,11 @@ from spear.testing import Functions, RawPeer, cancel_sweep
 from spear.transports import SocketStream
 from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, TYPES, FrameType, HeadValue
 
-from .helpers import INSTANCE, echo, open_in_memory, park, sleep
+from .helpers import INSTANCE, echo, open_in_memory, open_served, park, sleep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from spear.channels import InboundCall
     from spear.testing import OpenPair
@@ -66,15 +67,6 @@ Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
 REQUEST = int(FrameType.EXECUTION_REQUEST)
 RESPONSE = int(FrameType.EXECUTION_RESPONSE)
 FRAGMENT = 0x01
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    if not set(os.listdir("/proc/self/fd")) <= before:  # a reference cycle may still hold one
-        gc.collect()
-    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def filled(size: int, text: bytes = b"shared") -> SharedBuffer:
@@ -112,7 +104,7 @@ kept: list[memoryview] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_kept() -> Iterator[None]:
+def nothing_is_kept(no_descriptor_is_left: None) -> Iterator[None]:
     yield
     kept.clear()
 
@@ -129,12 +121,8 @@ FUNCTIONS = Functions(
 )
 
 
-@asynccontextmanager
-async def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AsyncIterator[Pair]:
-    async with open_pair(
-        host_service=FUNCTIONS, agent_service=FUNCTIONS, functions=FUNCTIONS.names, limits=limits
-    ) as pair:
-        yield pair
+def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AbstractAsyncContextManager[Pair]:
+    return open_served(open_pair, FUNCTIONS, limits)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
