@@ -1,8 +1,9 @@
 """Tables and data frames as Arrow IPC streams. A leaf module, which is loaded with the first of them.
 
-A frame is sent as one array of bytes, so that a large one travels in shared memory. pandas and pyarrow
-are read and written by pyarrow, polars by itself. A package is imported when a frame of it arrives, by a
-name from the table in ``spear._codecs``, never by one from the peer.
+A frame is sent as one array of bytes, so that a large one travels in shared memory. All streams
+are written and read by pyarrow: polars would follow wrong offsets out of the memory. A package is
+imported when a frame of it arrives, by a name from the table in ``spear._codecs``, never by one from the
+peer.
 
 A stream comes from a peer. Before a library reads it, :func:`check_stream` refuses compressed data, and
 rows that take no bytes, which could fill the memory. pyarrow then validates the whole table.
@@ -138,13 +139,9 @@ def encode_frame(value: object) -> object:
         Exception: from the libraries, for a frame that Arrow cannot express.
     """
     kind = type(value)
-    package, is_series = kind.__module__.partition(".")[0], kind.__name__ == "Series"
-    frame = value.to_frame("values") if is_series else value  # type: ignore[attr-defined]  # a series
-    if package == "polars":
-        stream: object = Array(frame.write_ipc_stream(None).getbuffer(), "|u1")  # type: ignore[union-attr]  # a frame
-    else:
-        stream = _write(frame)
-    return [stream, value.name] if is_series else stream  # type: ignore[attr-defined]  # a series
+    if kind.__name__ != "Series":
+        return _write(value)
+    return [_write(value.to_frame("values")), value.name]  # type: ignore[attr-defined]  # a series
 
 
 @final
@@ -166,10 +163,8 @@ class _PieceWriter:
 
 def _write(frame: object) -> ArrayPieces:
     pyarrow = load_pyarrow()
-    if type(frame).__name__ == "DataFrame":
-        if len(set(map(type, frame.columns))) > 1:  # type: ignore[attr-defined]  # a frame
-            raise ValueError("its columns have names of several types, which would become text")
-        frame = pyarrow.Table.from_pandas(frame)
+    if type(frame).__name__ != "RecordBatch":
+        frame = _table_of(frame)
     sink = _PieceWriter()
     with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, "w"), frame.schema) as writer:  # type: ignore[attr-defined]  # of pyarrow
         writer.write(frame)
@@ -193,8 +188,7 @@ def decode_frame(name: str, content: object) -> object:
             case _:
                 raise ValueError("not a series: a list of a stream and a name")
     if package == "polars":
-        polars = _load(package)
-        frame = polars.read_ipc_stream(bytes(_checked(content)))
+        frame = _polars_frame(_read(content))
         return frame.to_series(0).alias(title) if kind == "Series" else frame
     if package == "pandas":
         pandas = _load(package)  # first: it teaches pyarrow its own types of columns
@@ -206,6 +200,16 @@ def decode_frame(name: str, content: object) -> object:
         series.name = tuple(title) if type(title) is list else title
         return series
     return _read(content, is_batch=kind == "RecordBatch")
+
+
+def _polars_frame(table: object) -> ModuleType:
+    """Return the frame of polars with the columns of a table. Raises ValueError if polars panics."""
+    polars = _load("polars")
+    try:
+        frame: ModuleType = polars.from_arrow(table)  # of which mypy knows nothing
+    except polars.exceptions.PanicException as error:  # which is no Exception
+        raise ValueError(f"polars cannot make a frame of it: {error}") from error
+    return frame
 
 
 def _checked(content: object) -> memoryview:
@@ -282,7 +286,7 @@ def convert_frame(value: object, cls: type) -> object:
         raise TypeError("a frame has several columns")
     if package == "pandas":
         return table.to_pandas()
-    return table if package == "pyarrow" else _load(package).from_arrow(table)
+    return table if package == "pyarrow" else _polars_frame(table)
 
 
 def _table_of(value: object) -> ModuleType:
@@ -290,6 +294,8 @@ def _table_of(value: object) -> ModuleType:
     package, name = type(value).__module__.partition(".")[0], type(value).__name__
     pyarrow = load_pyarrow()
     if package == "pandas" and name == "DataFrame":
+        if len(set(map(type, value.columns))) > 1:  # type: ignore[attr-defined]  # a frame
+            raise ValueError("its columns have names of several types, which would become text")
         made = pyarrow.Table.from_pandas(value)
     elif package == "polars" and name == "DataFrame":
         made = value.to_arrow()  # type: ignore[attr-defined]  # a frame

@@ -286,12 +286,25 @@ def test_s6_a_changed_stream_is_refused_or_decoded(data: st.DataObject) -> None:
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(stream)))
     for content in (bytes(stream), bytes(stream[:cut])):
-        for name in ("pyarrow.Table", "pyarrow.RecordBatch"):
+        for name in (
+            "pyarrow.Table",
+            "pyarrow.RecordBatch",
+            "pandas.DataFrame",
+            "polars.DataFrame",
+        ):
             try:
                 back = decode_value_untrusted(coded(content, name))
             except CodecFault:
                 continue
             assert type(back).__name__ in name
+
+
+def test_s6_metadata_that_lets_polars_panic_is_refused() -> None:
+    kinds = polars.Series("a", ["x"], dtype=polars.Enum(["x"])).to_frame()
+    stream = stream_of(kinds.to_arrow())
+    assert b"1;x" in stream
+    fault = fault_of(coded(stream.replace(b"1;x", b"z;x"), "polars.DataFrame"))
+    assert "polars cannot make a frame of it" in str(fault)
 
 
 # -- without the packages -----------------------------------------------------------------------------
@@ -310,9 +323,8 @@ def test_without_pyarrow_a_frame_is_refused_at_both_sides(monkeypatch: pytest.Mo
     check = build_check(pandas.DataFrame)
     assert check is not None
     assert check.impossible is pandas.DataFrame
-    polars.testing.assert_frame_equal(
-        sent(polars.DataFrame({"a": [1]})), polars.DataFrame({"a": [1]})
-    )
+    with pytest.raises(CannotSend, match="it needs pyarrow"):
+        encode_sendable(polars.DataFrame({"a": [1]}))
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])

@@ -37,11 +37,10 @@ def _frame_check(cls: type) -> Check:
     from spear._arrow import convert_frame, load_pyarrow
 
     check = Check(cls.__name__, cls)
-    if not cls.__module__.startswith("polars"):
-        try:
-            load_pyarrow()
-        except MissingPackage:
-            check.impossible = cls
+    try:
+        load_pyarrow()
+    except MissingPackage:
+        check.impossible = cls
 
     def convert(value: object) -> object:
         try:
