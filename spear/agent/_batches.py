@@ -7,10 +7,14 @@ the next calls took together, their results in order, and for each failed one, w
 index among them and the fields of its ERROR frame: ``[index, flags, a, b, head]``. The calls run one
 after the other, each with context variables of its own; those of a batched function are gathered by it.
 Outcomes are sent at least every FLUSH_SECONDS, so that a host that loses this process has them.
+
+A plain call that is late keeps its thread, because nothing can stop it. The calls behind it go on in
+another thread, so that only the late one fails.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
@@ -63,7 +67,7 @@ MAX_ITEM_BYTES: Final = 1 << 20
 """Bytes above which the outcomes of several calls are sent as several items."""
 
 Failure: TypeAlias = list[object]
-"""``[index, flags, a, b, head]``"""
+"""``[index, flags, a, b, head]``, or without the index."""
 
 
 @final
@@ -120,6 +124,36 @@ class BatchFunction(RegisteredFunction):
 
 
 @final
+class _Turn:
+    """The calls of a plain function that one thread makes, until it is time to send outcomes.
+
+    Attributes:
+        lock: guards the attributes, and the calls and outcomes of the batch while the turn is not over.
+        deadline: when its current call is late; infinite while there is none.
+        is_over: whether the thread may make no further call, nor note an outcome.
+        unfinished: the indexes of results that are coroutines, as a wrapper of an ``async def`` returns.
+        failure: why there was no thread, if so.
+        ended: set when the thread has ended.
+    """
+
+    __slots__ = ("deadline", "ended", "failure", "is_over", "lock", "unfinished")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.deadline = inf
+        self.is_over = False
+        self.unfinished: list[int] = []
+        self.failure: Exception | None = None
+        self.ended = trio.Event()
+
+    def leave(self, now: float) -> bool:
+        """End the turn if its current call is late; return whether it is."""
+        with self.lock:
+            self.is_over = now > self.deadline + SLACK_SECONDS
+            return self.is_over
+
+
+@final
 @protected_class
 class _BatchRun:
     """The calls of one batch, and their outcomes."""
@@ -147,12 +181,22 @@ class _BatchRun:
         return self._call, self._function.name, self._deadline, self._service, None
 
     async def run(self, calls: deque[list[object]]) -> None:
-        """Run the calls, and send their outcomes."""
+        """Run the calls, and send their outcomes; then wait for threads with late calls."""
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                await self._run_all(calls, nursery)
+            except Exception as error:
+                failure = error  # not in a group
+        if failure is not None:
+            raise failure
+
+    async def _run_all(self, calls: deque[list[object]], nursery: trio.Nursery) -> None:
         while calls:
             if isinstance(self._function, AsyncFunction):
                 await self._run_async(self._function, calls)
             elif isinstance(self._function, PlainFunction):
-                await self._run_plain(self._function, calls)
+                await self._run_plain(self._function, calls, nursery)
             else:
                 await self._gather(self._function, calls)
             if not calls or self._clock() - self._since > FLUSH_SECONDS:
@@ -214,10 +258,23 @@ class _BatchRun:
             return await awaitable
         raise about_call(DeadlineExceeded.of_call(self._function.name, self._seconds, "yes"))
 
-    async def _run_plain(self, function: PlainFunction, calls: deque[list[object]]) -> None:
-        unfinished: list[int] = []
-        await self._service.in_thread(self._call, self._run_some, function, calls, unfinished)
-        for at in unfinished:
+    async def _run_plain(
+        self, function: PlainFunction, calls: deque[list[object]], nursery: trio.Nursery
+    ) -> None:
+        """Make calls in a thread until it is time to send outcomes, or until one is late."""
+        turn = _Turn()
+        nursery.start_soon(self._take_thread, turn, function, calls)
+        while not turn.ended.is_set():
+            with trio.move_on_at(min(turn.deadline, self._clock() + self._seconds) + SLACK_SECONDS):
+                await turn.ended.wait()
+            if turn.leave(self._clock()):
+                late = DeadlineExceeded.of_call(function.name, self._seconds, "yes")
+                self._fail(about_call(late), len(self._results))
+                self._results.append(None)
+                break
+        if turn.failure is not None:
+            raise turn.failure
+        for at in turn.unfinished:
             if self._has_changed():
                 await self._restore_context()
             self._deadline = self._clock() + self._seconds
@@ -227,31 +284,54 @@ class _BatchRun:
                 self._fail(error, at)
                 self._results[at] = None
 
-    def _run_some(
-        self, function: PlainFunction, calls: deque[list[object]], unfinished: list[int]
+    async def _take_thread(
+        self, turn: _Turn, function: PlainFunction, calls: deque[list[object]]
     ) -> None:
-        """Run calls in a thread until it is time to send outcomes.
+        try:
+            await self._service.in_thread(self._call, self._run_turn, turn, function, calls)
+        except Exception as error:
+            turn.failure = error
+        finally:
+            turn.ended.set()
 
-        The results of ``unfinished`` are coroutines, as a wrapper of an ``async def`` returns.
-        """
+    def _run_turn(self, turn: _Turn, function: PlainFunction, calls: deque[list[object]]) -> None:
+        """Make calls in a thread until it is time to send outcomes, or until the turn is over."""
+
+        def current_call() -> CurrentCall:
+            return self._call, function.name, turn.deadline, self._service, None
+
+        context = self._context.copy()
+        context.run(current.set, current_call)
         now = self._clock()
         end = now + FLUSH_SECONDS
-        while calls and self._call.cancelled is None:
+        with turn.lock:
             arguments = calls.popleft()
-            self._deadline = now + self._seconds
+            turn.deadline = now + self._seconds
+        while True:
+            failure: Failure | None = None
+            result: object = None
             try:
-                result = self._context.copy().run(_call_plain, function, arguments)
+                result = context.copy().run(_call_plain, function, arguments)
                 if type(result) in COMMON_RESULTS or not isinstance(result, Coroutine):
                     function.check_result(result, "returned")
             except BaseException as error:
-                self._fail(error, len(self._results))
-                result = None
-            if type(result) not in COMMON_RESULTS and isinstance(result, Coroutine):
-                unfinished.append(len(self._results))
-            self._results.append(result)
+                failure, result = self._encoded(error), None
             now = self._clock()
-            if now >= end:
-                break
+            with turn.lock:
+                if turn.is_over:
+                    if isinstance(result, Coroutine):
+                        result.close()
+                    return
+                if failure is not None:
+                    self._note_failure(failure, len(self._results))
+                elif type(result) not in COMMON_RESULTS and isinstance(result, Coroutine):
+                    turn.unfinished.append(len(self._results))
+                self._results.append(result)
+                if not calls or now >= end or self._call.cancelled is not None:
+                    turn.deadline = inf
+                    return
+                arguments = calls.popleft()
+                turn.deadline = now + self._seconds
 
     async def _gather(self, function: BatchedFunction, calls: deque[list[object]]) -> None:
         """Let all calls join the batches of a batched function, and wait for them."""
@@ -280,10 +360,15 @@ class _BatchRun:
 
     def _fail(self, error: BaseException, at: int) -> None:
         """Note the failure of a call, which has no result."""
-        failure = self._service.failure_of(error)
-        self._function.failed += 1
+        self._note_failure(self._encoded(error), at)
+
+    def _encoded(self, error: BaseException) -> Failure:
         most = self._call.channel.limits.error_message_bytes
-        self._failures.append([at, *encode_failure(failure, most)])
+        return list(encode_failure(self._service.failure_of(error), most))
+
+    def _note_failure(self, failure: Failure, at: int) -> None:
+        self._function.failed += 1
+        self._failures.append([at, *failure])
 
     # -- sending --------------------------------------------------------------------------------------
 

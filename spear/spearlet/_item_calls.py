@@ -309,6 +309,7 @@ class ItemCalls(Generic[T]):
                 assignments.attempts, assignments.instance = 0, None  # no item was in a call
             elif assignments.attempts:
                 calls.counters.ended(clock() - begun, failure, len(lost))
+                self._batch = 1  # the next items may be of the kind that failed these
             # Copies, because one exception must not be raised twice.
             failures.update((at, copy(failure)) for at in lost)
             results += [None] * len(lost)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from spear.calls import Result
     from spear.channels import InboundCall
-    from spear.spearlet import Function, MapResults
+    from spear.spearlet import Deployment, Function, MapResults
     from spear.telemetry import CallRecord, InstanceEvent
 
 EVERY_SEVENTH = 7
@@ -243,6 +243,43 @@ async def test_a_late_item_of_a_batch_is_the_only_one_that_fails(
     assert isinstance(late.error, DeadlineExceeded)
     assert late.error.delivered == "yes"
     assert [each.result for each in outcomes] == pytest.approx([9] * 40)
+
+
+@pytest.mark.parametrize("makes_coroutine", [False, True])
+async def test_a_late_plain_item_of_a_batch_is_the_only_one_that_fails(
+    batches: None, mock_clock: trio.testing.MockClock, makes_coroutine: bool
+) -> None:
+    app, begun, may_end = spear.Agent("slow"), threading.Event(), threading.Event()
+    remaining: list[float] = []
+
+    async def later(number: int) -> int:
+        return number
+
+    @app.function
+    def work(number: int) -> object:
+        if number == 20:
+            begun.set()
+            may_end.wait()
+            remaining.append(spear.context().remaining_seconds())
+        return later(number) if makes_coroutine else number
+
+    outcomes: list[MapItem[object]] = []
+
+    async def run(deployment: Deployment) -> None:
+        outcomes.extend(await collect(deployment.work, range(60), timeout=10, limit=1))
+
+    async with deployed(app) as deployment:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, deployment)
+            await trio.to_thread.run_sync(begun.wait)
+            mock_clock.jump(10.5)  # nothing that ran before it was sent
+        assert not remaining
+        may_end.set()
+        mock_clock.rate = 1.0  # draining takes time
+    assert remaining == [0]
+    late = outcomes.pop(20)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert [each.result for each in outcomes] == [*range(20), *range(21, 60)]
 
 
 def mixed(*functions: Callable[..., object]) -> spear.Agent:  # type: ignore[explicit-any]  # of any kind
@@ -867,6 +904,36 @@ async def test_items_of_a_dead_instance_are_repeated_if_the_function_is_idempote
         outcomes = await collect(deployment.work, range(200), retry=retry)
     assert [each.result for each in outcomes] == list(range(200))
     assert max(each.attempts for each in outcomes) > 1
+
+
+DYING_TWICE = """
+import os, spear
+
+app = spear.Agent()
+
+@app.function
+def work(number: int) -> int:
+    deaths = len(os.listdir({place!r}))
+    if (deaths == 0 and number == 40) or deaths == 1:
+        os.mkdir(os.path.join({place!r}, str(deaths)))
+        os._exit(9)
+    return number
+"""
+
+
+@pytest.mark.slow
+async def test_after_a_batch_was_lost_the_next_item_travels_alone(
+    batches: None, tmp_path: Path
+) -> None:
+    program, place = tmp_path / "dying.py", tmp_path / "deaths"
+    program.write_text(DYING_TWICE.format(place=str(place)))
+    place.mkdir()
+    async with deployed(program) as deployment:
+        outcomes = await collect(deployment.work, range(200), limit=1)
+    lost = [each.instance for each in outcomes if each.error is not None]
+    assert lost.count(lost[-1]) == 1
+    assert len(set(lost)) == 2
+    assert outcomes[-1].result == 199
 
 
 STEPPING = """
