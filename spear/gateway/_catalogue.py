@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -12,8 +13,11 @@ from spear._errors import NotFound, SpearError
 from spear._signatures import parse_signature_untrusted
 
 if TYPE_CHECKING:
+    from spear._ids import InstanceId
     from spear._signatures import Signature
     from spear.spearlet import Deployment, Function, FunctionDescription
+
+    Kept: TypeAlias = tuple[frozenset[InstanceId], dict[str, FunctionDescription]]
 
 DESCRIBE_SECONDS: Final = 2.0
 
@@ -25,8 +29,8 @@ class Catalogue:
     """A cache of the descriptions of all functions, by deployment."""
 
     def __init__(self) -> None:
-        # For each deployment: its number of started instances at the last request, and the answer.
-        self._kept: dict[str, tuple[int, dict[str, FunctionDescription]]] = {}
+        # For each deployment: its instances at the last request, and the answer.
+        self._kept: WeakKeyDictionary[Deployment, Kept] = WeakKeyDictionary()
 
     async def describe(self, deployment: Deployment) -> dict[str, FunctionDescription]:
         """Return the known descriptions of a deployment's functions, by name.
@@ -34,16 +38,16 @@ class Catalogue:
         Starts no instance: without instances, the previous descriptions are returned.
         """
         await trio.lowlevel.checkpoint()
-        started = deployment.statistics().started
-        before, known = self._kept.get(deployment.name, (0, {}))
-        if before == started or not deployment.replicas:
+        replicas = deployment.replicas
+        before, known = self._kept.get(deployment, (frozenset(), {}))
+        if all(each.id in before for each in replicas):
             return known
         known = {}
         with trio.move_on_after(DESCRIBE_SECONDS):
             with suppress(SpearError):  # a program in another language may have no descriptions
                 known = await deployment.descriptions()
         known = {name: known[name] for name in deployment.functions if name in known}
-        self._kept[deployment.name] = started, known
+        self._kept[deployment] = frozenset(each.id for each in replicas), known
         return known
 
     async def signature(self, deployment: Deployment, function: Function) -> Signature | None:

@@ -129,6 +129,26 @@ async def test_a_query_is_read_by_the_annotations(query: str, result: object) ->
         assert json.loads(reply.body) == result
 
 
+async def test_a_query_is_read_by_the_annotations_of_the_present_deployment() -> None:
+    texts, numbers = spear.Agent("changing"), spear.Agent("changing")
+
+    @texts.function(name="show")
+    def as_text(x: str) -> str:
+        return x
+
+    @numbers.function(name="show")
+    def as_number(x: float) -> float:
+        return x
+
+    async with open_site() as site:
+        for app, result in ((texts, b'"1.0"'), (numbers, b"1.0")):
+            agent = MemorySettings(agent=app, shares_process=True)
+            deployment = await site.spearlet.deploy(agent)
+            reply = await ask(site.gateway, "POST", f"{CALL.format('show')}?x=1.0")
+            assert reply.body == result
+            await deployment.stop()
+
+
 async def test_a_query_of_a_stream_is_read_by_the_annotations() -> None:
     async with open_site() as site:
         await site.spearlet.deploy(labels())
