@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import polars.testing
     import pyarrow
 else:
-    REASON = "there is no wheel for this Python"
+    REASON = "installed under the main interpreter only"
     pyarrow = pytest.importorskip("pyarrow", reason=REASON)
     pandas = pytest.importorskip("pandas", reason=REASON)
     polars = pytest.importorskip("polars", reason=REASON)

@@ -222,7 +222,7 @@ async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
     for imported, packages in {"numpy": ["numpy"], "pandas": ["pandas", "pyarrow"]}.items():
         if any(f"import {imported}" in each.text for each in blocks):
             for package in packages:
-                pytest.importorskip(package, reason=f"{package} has no wheel for this Python")
+                pytest.importorskip(package, reason=f"{package} is not installed")
     environment = prepare(tmp_path, blocks)
     faults: list[str] = []
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
