@@ -109,6 +109,15 @@ async def test_bytes_of_any_size_go_to_another_function_and_back(size: int) -> N
         assert await deployment.pass_stream(data) == [size, 9]
 
 
+async def test_large_bytes_come_back_from_calls_of_each_kind() -> None:
+    async with relaying() as (deployment, _):
+        data = filled(1 * MIB)
+        assert (await deployment.back.ask(data)).result == data
+        assert await deployment.back.submit(data) == data
+        async with deployment.back.map([data, data]) as results:
+            assert [each async for each in results] == [data, data]
+
+
 async def test_arrays_go_to_another_function_and_back() -> None:
     async with relaying() as (deployment, _):
         sent = Array(struct.pack("<d", 5) + bytes(1 * MIB - 8), "<f8")
@@ -191,18 +200,23 @@ async def test_a_function_that_keeps_its_results_does_not_hold_up_their_maker() 
             for number in range(3, 8):
                 nursery.start_soon(spear.call, "make", number)
 
+    @hoarder.function
+    async def pause() -> None: ...
+
     strategies = {"memory": CommunicationStrategy(("unix",))}
     limits = HostLimits(wire=SMALL)
     async with spear.open_spearlet(limits=limits, strategies=strategies) as spearlet:
         makers, hoarders = await spearlet.deploy(maker), await spearlet.deploy(hoarder)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hoarders.hoard)
-            await stuck.wait()
-            nursery.start_soon(make_calls, makers.nop)  # with which releases travel
-            for _ in range(5):
-                assert isinstance(await makers.make(1), Array)
+            for function in makers.nop, hoarders.pause:
+                nursery.start_soon(make_calls, function)  # with which releases travel
+            async with trio.open_nursery() as hoarding:
+                hoarding.start_soon(hoarders.hoard)
+                await stuck.wait()
+                for _ in range(5):
+                    assert isinstance(await makers.make(1), Array)
+                kept.clear()  # now the others arrive
             nursery.cancel_scope.cancel()
-        kept.clear()
 
 
 async def test_bytes_that_are_too_large_for_a_segment_are_refused_with_advice() -> None:
