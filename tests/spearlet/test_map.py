@@ -40,8 +40,9 @@ from .test_functions import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from random import Random
 
-    from spear.calls import Result
+    from spear.calls import CallAttributes, Candidate, Candidates, Result
     from spear.channels import InboundCall
     from spear.spearlet import Deployment, Function, MapResults
     from spear.telemetry import CallRecord, InstanceEvent
@@ -345,6 +346,46 @@ async def test_a_map_sends_no_more_calls_of_a_plain_function_than_there_are_thre
             gate.set()
         assert begun == 10
     assert [each.result for each in outcomes] == list(range(10))
+
+
+@final
+class First:
+    """A policy that always chooses the first replica, unless that is full."""
+
+    def __init__(self, rng: Random) -> None: ...
+
+    def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+        return next((each for each in candidates.all if each.has_capacity), None)
+
+
+async def test_a_map_uses_the_threads_of_all_replicas_whatever_the_policy_prefers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("spear.agent._app.MAX_THREADS", 1)
+
+    gate = threading.Event()
+    outcomes: list[MapItem[object]] = []
+
+    def hold(number: int) -> int:
+        assert gate.wait(PATIENCE_SECONDS)
+        return number
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(
+            MemorySettings(agent=mixed(hold), shares_process=True),
+            settings=DeploymentSettings(replicas=2, policy=First),
+        )
+
+        async def run() -> None:
+            outcomes.extend(await collect(deployment.hold, range(2)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert deployment.statistics().calls_in_flight == 2
+            gate.set()
+    assert {str(each.instance) for each in outcomes} == {"memory:mixed-1#1", "memory:mixed-2#1"}
+    assert [each.result for each in outcomes] == [0, 1]
 
 
 async def test_a_map_of_a_plain_function_makes_a_deployment_grow(
