@@ -160,6 +160,17 @@ class Signature:
             and not (value is None and "None" in kinds)
         )
 
+    def reads_json(self, place: int | str) -> bool:
+        """Return whether a text for a parameter is JSON if it can be: an ``int`` or a list, but no text.
+
+        A parameter without an annotation, or that takes anything, gets the text as it is.
+        """
+        found = self._parameter(place)
+        if found is None or self.keeps_text(place, 0):
+            return False
+        kinds = [name_of(each) for each in _alternatives(found.annotation)]
+        return bool(kinds) and not any(kind in ANYTHING for kind in kinds)
+
     def makes_list(self, name: str, values: Sequence[object]) -> bool:
         """Return whether values, each that of a text as JSON, are the items of one argument, a list.
 

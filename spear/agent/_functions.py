@@ -252,7 +252,8 @@ class PlainFunction(RegisteredFunction):
             raise TypeError(f"{self.name}() returned an awaitable: make {self.name} an `async def`")
         if isinstance(result, Generator | AsyncGenerator):
             raise TypeError(
-                f"{self.name}() returned a generator: a stream function must contain a `yield`"
+                f"{self.name}() returned a generator: a stream function must contain a `yield`; for one "
+                "result, return a list"
             )
         return result
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
+from spear._errors import FunctionRaised
 from spear._json import dump_json
 
 from ._text import age, amount, printable
@@ -18,6 +20,7 @@ from ._text import age, amount, printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spear._errors import SpearError
     from spear.calls import Result
 
     DrawBar = Callable[[float, str, int], str]
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 200
 """Maximum number of characters of a progress report that are shown."""
+
+MAX_KINDS: Final = 20
+"""Maximum number of kinds of failures that are counted apart; a function may make up new ones."""
+
+OTHERS: Final = "of other kinds"
 
 WITHOUT_RICH: Final = "spear: a progress bar needs rich: pip install 'spearlet[cli]'"
 
@@ -85,7 +93,8 @@ def _drawing() -> DrawBar:
 
     def draw(share: float, text: str, columns: int) -> str:
         row = Table.grid(padding=(0, 2, 0, 0))
-        row.add_row(RichBar(1.0, share, width=min(40, columns // 3)), Text(text))
+        told = Text(text, no_wrap=True, overflow="ellipsis")
+        row.add_row(RichBar(1.0, share, width=min(40, columns // 3)), told)
         with console.capture() as captured:
             console.print(row, width=columns, end="", no_wrap=True, overflow="ellipsis")
         return captured.get().rstrip("\n")
@@ -169,13 +178,15 @@ class MapProgress(ProgressBar):
         total: the number of items; None if it is not known yet.
         done: items that have a result, or a failure that is final.
         failed: those of them that failed.
+        retrying: items that have failed, and will be called again.
         skipped: items that an earlier run has done.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.total: int | None = None
-        self.done = self.failed = self.skipped = 0
+        self.done = self.failed = self.retrying = self.skipped = 0
+        self._kinds: Counter[str] = Counter()  # of final failures
 
     @property
     def share(self) -> float | None:
@@ -220,10 +231,22 @@ class MapProgress(ProgressBar):
         return ", ".join(parts)
 
     def counts(self) -> str:
-        """Return the numbers of items as text."""
-        succeeded = self.done - self.failed
-        parts = [f"{succeeded} done" if self.total is None else f"{succeeded} of {self.total} done"]
-        parts.append(f"{self.failed} failed")
-        if self.skipped:
-            parts.append(f"{self.skipped} skipped")
+        """Return the numbers of items as text: at the end, those done and failed make up the total."""
+        succeeded = self.done - self.failed + self.skipped
+        of_all = "" if self.total is None else f" of {self.total}"
+        before = f" ({self.skipped} by an earlier run)" if self.skipped else ""
+        parts = [f"{succeeded}{of_all} done{before}", f"{self.failed} failed"]
+        if self.retrying:
+            parts.append(f"{self.retrying} to retry")
         return ", ".join(parts)
+
+    def note_failure(self, error: SpearError) -> None:
+        """Count a failure that is final."""
+        self.done += 1
+        self.failed += 1
+        kind = error.type_name if isinstance(error, FunctionRaised) else type(error).__name__
+        self._kinds[kind if kind in self._kinds or len(self._kinds) < MAX_KINDS else OTHERS] += 1
+
+    def kinds(self) -> str:
+        """Return the numbers of failures of each kind as text."""
+        return ", ".join(f"{number} {kind}" for kind, number in self._kinds.most_common())

@@ -146,7 +146,7 @@ async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> N
             else:
                 await _print_result(function, call.arguments, output, story, lines)
         except InvalidArguments as error:
-            failure = explained(error, await usage_of(function), call.options)
+            failure = explained(error, await usage_of(function), call.words)
         except (ConfigurationError, FunctionRaised, NotFound, Overloaded, Rejected) as error:
             failure = error
         # If the call has ended, the instance can shut down cleanly. On any other exception it is killed.

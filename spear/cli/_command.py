@@ -32,14 +32,12 @@ class CallCommand:
     Attributes:
         function: name of the function; empty if the command line names none.
         wants_help: whether to describe the function instead of calling it.
-        options: names of the command's options that stood among the function's arguments.
         words: the function's arguments as they were written.
     """
 
     target: str
     function: str
     wants_help: bool
-    options: frozenset[str]
     words: FunctionWords
     arguments: list[object]
     keywords: dict[str, object]
@@ -63,7 +61,6 @@ def understand(options: argparse.Namespace) -> CallCommand:
         target=target,
         function=function,
         wants_help=words.wants_help,
-        options=words.options,
         words=words,
         arguments=positional,
         keywords=keywords,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spear._errors import InvalidArguments
 from spear._signatures import parse_signature_untrusted
+from spear._util import did_you_mean
+
+if TYPE_CHECKING:
+    from ._words import FunctionWords
 
 _BYTES: Final = "pass the bytes of a file as @FILE, or those of standard input as -"
 _QUOTES: Final = "text that is valid JSON needs extra quotes: '\"7\"'"
@@ -20,21 +24,25 @@ _HINTS: Final = (
 )
 
 
-def explained(error: InvalidArguments, usage: str, options: Iterable[str]) -> InvalidArguments:
+def explained(error: InvalidArguments, usage: str, words: FunctionWords) -> InvalidArguments:
     """Return the error with the function's signature and hints below its message.
 
     Args:
         error: the refusal of the call.
         usage: the function's signature, or empty.
-        options: names of the command's options that stood among the function's arguments.
+        words: the function's part of the command line.
     """
-    lines = (f"usage: {usage}" if usage else "", *_hints(error, usage, options))
+    lines = (f"usage: {usage}" if usage else "", *_hints(error, usage, words))
     more = copy(error)
     more.args = ("\n".join(filter(None, [str(error), *lines])),)
     return more
 
 
-def _hints(error: InvalidArguments, usage: str, options: Iterable[str]) -> Iterable[str]:
+def _hints(error: InvalidArguments, usage: str, words: FunctionWords) -> Iterable[str]:
+    if error.code == "unknown_argument":
+        option = f"--{error.parameter.replace('_', '-')}"
+        if meant := did_you_mean(option, words.flags):
+            yield f"hint: {option} is no option of spear{meant}"
     for expected, gots, hint in _HINTS:
         if error.expected == expected and error.got in gots:
             yield f"hint: {hint}"
@@ -43,6 +51,6 @@ def _hints(error: InvalidArguments, usage: str, options: Iterable[str]) -> Itera
         return
     if error.code == "too_many_arguments" and signature.takes_items:
         yield "hint: a command line cannot send items: call this function from a program, or over HTTP"
-    for option in options:
+    for option in words.options:
         if option.replace("-", "_") in {each.name for each in signature.parameters}:
             yield f"hint: --{option} is an option of spear; put it after -- to pass it to the function"

@@ -92,7 +92,7 @@ def run_invoke(options: argparse.Namespace) -> int:
             _call(remote, path, content, body, options)
         except InvalidArguments as error:
             usage = _usage(remote, path)
-            raise explained(error, usage, words.options) from None
+            raise explained(error, usage, words) from None
     return 0
 
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
 from spear._codecs import values_passed_on
-from spear._errors import SpawnFailed
+from spear._errors import ConfigurationError, InvalidArguments, SpawnFailed
 from spear._host_limits import InstanceTimeouts
-from spear._targets import split_call
+from spear._signatures import parse_signature_untrusted
+from spear._targets import file_of, split_call, split_target
 from spear._util import leaves_of
 
 from ._bar import WITHOUT_RICH, MapProgress, can_draw
 from ._call import perform_call
 from ._command import CallCommand, add_env, add_startup_seconds, expect_times, read_variable
 from ._error_lines import IMPATIENT_SECONDS
+from ._hints import explained
 from ._life import showing
-from ._map_input import Input
-from ._map_output import DoneItems, open_output
+from ._map_input import Input, identity_of
+from ._map_output import CalledFunction, OpenedOutput, open_output
 from ._map_run import MapRun
 from ._output import ResultOutput
-from ._program import UnfinishedLines, keep_texts, settings_of, watch_signals
+from ._program import UnfinishedLines, settings_of, usage_of, watch_signals
 from ._say import complain
 from ._status import ITEMS_FAILED, SIGNALLED, describe_statuses
+from ._text import printable
 from ._values import long_integers, parse_number, parse_whole
 from ._words import FunctionWords, read_words
 
@@ -52,7 +56,8 @@ input:
   '*.py'             a quoted pattern: each path that matches is an item; ** matches directories, too
   -                  the lines of standard input, as they arrive
 
-Each item is the first argument of a call; --name value is the same argument for all calls.
+Each item is the first argument of a call; --name value is the same argument for all calls. A line of text
+is read for the type of its parameter: 3 is a number for an int, and text for a str.
 
 A line of the output is {"index": 0, "item": ..., "result": ...}, or for an item that failed {"index": 0,
 "item": ..., "error": {...}, "attempts": 1}, in the order in which the calls end. A failure does not stop
@@ -140,6 +145,11 @@ class MapCommand:
     quiet: bool
     debug: bool
 
+    @property
+    def called(self) -> CalledFunction:
+        """What all calls have in common, as far as the command line shows it."""
+        return CalledFunction.of(self.target, self.function, self.keywords, unpack=self.unpack)
+
 
 def run_map(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
@@ -147,15 +157,19 @@ def run_map(options: argparse.Namespace) -> int:
         command = understand_map(options)
         if isinstance(command, CallCommand):
             return perform_call(command)
-        source = Input(command.inputs, is_json=command.is_json)
-        descriptor, done = None, DoneItems()
+        written = sys.stdout.fileno() if command.output is None else command.output
+        target = file_of(split_target(command.target)[0])
+        if (identity := identity_of(written)) is not None and identity_of(target) == identity:
+            raise ConfigurationError(f"{target} is the program: choose another file for the output")
+        source = Input(command.inputs, is_json=command.is_json, output=identity)
+        opened = OpenedOutput()
         if command.output is not None:
-            descriptor, done = open_output(
-                command.output, resume=command.resume, overwrite=command.overwrite
+            opened = open_output(
+                command.output, command.called, resume=command.resume, overwrite=command.overwrite
             )
         progress = MapProgress()
         try:
-            status = _run_items(command, source, descriptor, done, progress)
+            status = _run_items(command, source, opened, progress)
         except Exception as error:
             if progress.done and not _is_broken_pipe(error):
                 _say_counts(command, progress, "ended by an error: ")
@@ -167,8 +181,7 @@ def run_map(options: argparse.Namespace) -> int:
 def _run_items(
     command: MapCommand,
     source: Input,
-    descriptor: int | None,
-    done: DoneItems,
+    opened: OpenedOutput,
     progress: MapProgress,
 ) -> int:
     """Perform the run, and show its progress; return the exit status.
@@ -176,21 +189,26 @@ def _run_items(
     Args:
         command: the command.
         source: the items.
-        descriptor: the output, which is closed at the end; None for standard output.
-        done: the items to skip.
+        opened: the output, which is closed at the end unless it is standard output.
         progress: is kept up to date.
     """
     with showing(verbose=False) as lines:
-        output = ResultOutput(lines.rows, descriptor, command.output or "standard output")
+        output = ResultOutput(lines.rows, opened.descriptor, opened.path, replaces=opened.replaces)
         run = MapRun(
-            source, done, output, progress, retries=command.retries, unpack=command.unpack,
+            source, opened.done, output, progress, retries=command.retries, unpack=command.unpack,
             ordered=command.ordered, say=bool if command.quiet else lines.put,
+            called=command.called, is_recorded=opened.descriptor is not None,
         )  # fmt: skip
         running = _RunningMap(command, source, run, progress, lines)
         try:
             status = trio.run(running.run, restrict_keyboard_interrupt_to_checkpoints=True)
+            if status < SIGNALLED:
+                output.begin()
+        except BaseException:
+            opened.remove_if_unused()
+            raise
         finally:
-            if descriptor is not None:
+            if opened.descriptor is not None:
                 output.close()
         if status >= SIGNALLED:
             lines.patience_seconds = IMPATIENT_SECONDS
@@ -215,8 +233,8 @@ def understand_map(options: argparse.Namespace) -> MapCommand | CallCommand:
     environment = dict(read_variable(each, USAGE) for each in options.env)
     if words.wants_help or not function:
         return CallCommand(
-            target=target, function=function, wants_help=words.wants_help, options=frozenset(),
-            words=words, arguments=[], keywords={}, environment=environment, replicas=1,
+            target=target, function=function, wants_help=words.wants_help, words=words,
+            arguments=[], keywords={}, environment=environment, replicas=1,
             timeout=math.inf, startup_seconds=options.startup_seconds, debug=False,
         )  # fmt: skip
     positional, keywords = words.arguments()
@@ -269,11 +287,18 @@ def _say_counts(command: MapCommand, progress: MapProgress, end: str) -> None:
     """Show the numbers of items; ``end`` is how the run was cut short, or empty."""
     if command.quiet:
         return
-    left = f", {progress.left} left" if end and progress.left is not None else ""
+    left = ""
+    if end and progress.left is not None:
+        left = f", {progress.left - progress.retrying} left"
+    if progress.failed:
+        lines = f'; their lines in {command.output or "the output"} have "error"'
+        complain(printable(f"spear: failed: {progress.kinds()}{lines}"))
     counts = f"{progress.counts()}{left}, {progress.seconds:.1f} s, {progress.rate} items/s"
     again = ""
     if end and command.resume:
         again = "; to go on, repeat the same command"
+    elif end and command.overwrite:
+        again = "; to go on, use --resume instead of --overwrite"
     elif end and command.output is not None:
         again = "; to go on, add --resume to the same command"
     complain(f"spear: {end}{counts}{again}")
@@ -336,6 +361,7 @@ class _RunningMap:
         from spear.spearlet import DeploymentSettings, RestartPolicy, open_spearlet
 
         command, starts = self._command, _Starts()
+        refusal: InvalidArguments | None = None
         # A process that an item has ended is replaced at once; _Starts notices failing starts.
         restart = RestartPolicy(intensity=1000, first_delay_seconds=0, longest_delay_seconds=0)
         async with open_spearlet(instruments=[UnfinishedLines(self._lines.rows)]) as spearlet:
@@ -351,13 +377,26 @@ class _RunningMap:
                 on_event=starts.note,
             )
             function = deployment.function(command.function)
-            await keep_texts(function, command.words, [], command.keywords)
-            function = function.options(timeout=command.timeout, keywords=command.keywords)
+            if function.is_stream:
+                raise ConfigurationError(
+                    f"{command.function}() returns a stream, of which spear map has no line: return a "
+                    f"list instead, or use spear call {command.target}:{command.function} for each item"
+                )
+            usage, keywords = await usage_of(function), dict(command.keywords)
+            command.words.keep_texts([], keywords, usage)
+            function = function.options(timeout=command.timeout, keywords=keywords)
+            signature = parse_signature_untrusted(usage)
             self._progress.start()
             async with open_private_nursery() as nursery:
                 nursery.start_soon(starts.watch)
-                await self._run.run(function, limit=command.limit)
+                refusal = await self._run.run(
+                    function,
+                    limit=command.limit,
+                    reads_json=signature is not None and signature.reads_json(0),
+                )
                 nursery.cancel_scope.cancel()
+        if refusal is not None:
+            raise explained(refusal, usage, command.words)
 
 
 @final

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import sys
 from functools import partial
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
@@ -34,6 +36,7 @@ MAX_LINE_BYTES: Final = DEFAULT_WIRE_LIMITS.max_message_bytes
 JSON_SUFFIXES: Final = (".jsonl", ".ndjson")
 
 _BOM: Final = b"\xef\xbb\xbf"
+_STDIN: Final = 0
 
 
 @final
@@ -52,6 +55,18 @@ class BadLine:
 
 InputItem: TypeAlias = "str | object | BadLine"
 
+FileIdentity: TypeAlias = tuple[int, int]
+"""The device and the inode of a file, which all of its names share."""
+
+
+def identity_of(file: str | int) -> FileIdentity | None:
+    """Return the identity of a regular file, by its path or descriptor; None if there is no such file."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
 
 @final
 class Input:
@@ -60,20 +75,29 @@ class Input:
     Args:
         names: the arguments of ``--input``: files, patterns, or "-".
         is_json: whether all lines are JSON; otherwise those of files with the suffixes of JSON lines.
+        output: the file that the run writes to, which patterns leave out.
 
     Raises:
-        ConfigurationError: a file does not exist, is a directory, or no file matches a pattern.
+        ConfigurationError: a file does not exist, is a directory or the output, or no file matches a
+            pattern.
     """
 
-    def __init__(self, names: Sequence[str], *, is_json: bool) -> None:
+    def __init__(
+        self, names: Sequence[str], *, is_json: bool, output: FileIdentity | None = None
+    ) -> None:
         if names.count("-") > 1:
             raise ConfigurationError("standard input, -, can be read only once")
         if "-" in names and sys.stdin is None:
             raise ConfigurationError("--input - reads standard input, which is closed")
         self._sources: list[_LineSource | _PathSource] = [
-            _source(name, is_json=is_json or name.endswith(JSON_SUFFIXES)) for name in names
+            _source(name, is_json or name.endswith(JSON_SUFFIXES), output) for name in names
         ]
         self._at = 0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the items of the last :meth:`read` are texts, and not the values of JSON lines."""
+        return not self._sources[self._at].is_json
 
     async def read(self) -> list[InputItem]:
         """Return the next items; none at the end. A checkpoint. If cancelled, items may be lost.
@@ -95,11 +119,15 @@ class Input:
         return await trio.to_thread.run_sync(count, abandon_on_cancel=True)
 
 
-def _source(name: str, *, is_json: bool) -> _LineSource | _PathSource:
+def _source(name: str, is_json: bool, output: FileIdentity | None) -> _LineSource | _PathSource:
     if name == "-" or os.path.exists(name):
         if os.path.isdir(name):
             raise ConfigurationError(
                 f"--input {name}: is a directory; for its files, use --input '{name.rstrip('/')}/*'"
+            )
+        if output is not None and identity_of(_STDIN if name == "-" else name) == output:
+            raise ConfigurationError(
+                f"--input {name} is also the output: choose another file for the output"
             )
         return _LineSource(name, is_json=is_json)
     if not glob.has_magic(name):
@@ -107,10 +135,19 @@ def _source(name: str, *, is_json: bool) -> _LineSource | _PathSource:
             f"--input {name}: no such file; a file with one item a line, a quoted pattern such as "
             "'*.txt', or - is needed"
         )
-    paths = sorted(each for each in glob.iglob(name, recursive=True) if not os.path.isdir(each))
+    paths = sorted(each for each in glob.iglob(name, recursive=True) if _is_item(each, output))
     if not paths:
         raise ConfigurationError(f"--input {name}: no file matches the pattern")
     return _PathSource(paths)
+
+
+def _is_item(path: str, output: FileIdentity | None) -> bool:
+    """Return whether a path that matches a pattern is no directory, and not the output."""
+    try:
+        found = os.stat(path)
+    except OSError:  # such as a symbolic link to nowhere; the function reports it
+        return True
+    return not stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) != output
 
 
 def _count(sources: Sequence[_LineSource | _PathSource]) -> int | None:
@@ -127,6 +164,8 @@ def _count(sources: Sequence[_LineSource | _PathSource]) -> int | None:
 class _PathSource:
     """The paths that match a pattern."""
 
+    is_json: Final = False
+
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
         self._taken = 0
@@ -135,7 +174,7 @@ class _PathSource:
         await trio.lowlevel.checkpoint()
         part = self._paths[self._taken : self._taken + MAX_PATHS]
         self._taken += len(part)
-        return [_text(os.fsencode(each), "path") for each in part] or None
+        return [_text(os.fsencode(each), "the path") for each in part] or None
 
     def count(self) -> int | None:
         return len(self._paths)
@@ -146,8 +185,8 @@ class _LineSource:
     """The lines of a file. The file is opened at the first read, because opening a pipe waits."""
 
     def __init__(self, name: str, *, is_json: bool) -> None:
+        self.is_json = is_json
         self._name = name
-        self._is_json = is_json
         self._fd = -1
         self._rest: list[bytes] = []  # pieces of the line that has not ended
         self._rest_bytes = 0
@@ -202,15 +241,15 @@ class _LineSource:
         if self._lines == 1:
             line = line.removeprefix(_BOM)
         line = line.removesuffix(b"\r")
-        if not self._is_json:
+        if not self.is_json:
             yield _text(line, f"line {self._lines} of {self._title}")
         elif line.strip():
             try:
                 yield load_json(line.decode())
             except (ValueError, RecursionError) as error:
-                reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
                 failure = InvalidArguments(
-                    f"line {self._lines} of {self._title} is not JSON: {reason}", code="bad_item"
+                    f"line {self._lines} of {self._title} is not JSON: {_reason(error)}",
+                    code="bad_item",
                 )
                 yield BadLine(_best_text(line), failure)
 
@@ -226,12 +265,26 @@ class _LineSource:
         return lines + (not last.endswith(b"\n"))
 
 
+def _reason(error: ValueError | RecursionError) -> str:
+    """Return why a line is not JSON. The line is known, so only its column is of use."""
+    match error:
+        case RecursionError():
+            return "it is nested too deeply"
+        case JSONDecodeError():
+            return f"{error.msg}, at column {error.colno}"
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+    return str(error)
+
+
 def _text(data: bytes, title: str) -> InputItem:
     try:
         return data.decode()
     except UnicodeDecodeError:
         error = InvalidArguments(
-            f"the {title} is not UTF-8: convert the input, or pass it as JSON", code="bad_item"
+            f"{title} is not UTF-8: convert the input to UTF-8, or use JSON lines, in which bytes are "
+            '{"$bytes": "base64"}',
+            code="bad_item",
         )
         return BadLine(data, error)
 

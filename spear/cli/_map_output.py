@@ -3,6 +3,9 @@
 A line is written whole, so a run that is killed leaves at most one torn line, the last one. ``--resume``
 removes this line and those of failures, and skips the items of all other lines, so that the file has one
 line for each item. Items are told apart by their JSON, so the input may grow or change its order.
+
+The first line that a run writes to a file also has what the run calls, so that ``--resume`` does not mix
+the results of two functions.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, BinaryIO, Final, final
 
+import attrs
+
 from spear._error_objects import error_object
 from spear._errors import ConfigurationError, RemoteProtocolError, SpearError
 from spear._json import dump_json, load_json
+from spear._targets import split_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +33,9 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES: Final = 16
 """Bytes that are kept of each item that an earlier run has done."""
+
+ARGUMENTS_BYTES: Final = 4
+"""Bytes that an output keeps of the shared arguments: too few to find out what they were."""
 
 
 def result_line(index: int, item: object, result: Result) -> bytes:
@@ -82,12 +91,86 @@ def _digest(item: object) -> bytes:
     return blake2b(_encode(dump_json(item)), digest_size=DIGEST_BYTES).digest()
 
 
-def open_output(path: str, *, resume: bool, overwrite: bool) -> tuple[int, DoneItems]:
-    """Open a file for the lines of a run; return its descriptor, and the items that are done.
+@final
+@attrs.frozen
+class CalledFunction:
+    """What all calls of a run have in common.
+
+    Attributes:
+        name: the program's file or module, without its directory, and the function.
+        arguments: a digest of the shared arguments, which may be secret.
+        keywords: the names of the shared arguments.
+    """
+
+    name: str
+    arguments: str
+    keywords: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, target: str, function: str, keywords: dict[str, object], *, unpack: bool
+    ) -> CalledFunction:
+        """Return the record of a command line."""
+        shared = [unpack, sorted(keywords.items())]
+        program = os.path.basename(split_target(target)[0].rstrip(os.sep))
+        digest = _digest(shared)[:ARGUMENTS_BYTES].hex()
+        return cls(f"{program}:{function}", digest, frozenset(keywords))
+
+    def added_to(self, line: bytes) -> bytes:
+        """Return a line of an item with this record."""
+        text = dump_json({"function": self.name, "arguments": self.arguments})
+        return line[: -len(b"}\n")] + _encode(f', "call": {text}}}\n')
+
+    def expect_same(self, found: object, path: str) -> None:
+        """Raise ConfigurationError if the record in a line is that of other calls."""
+        match found:
+            case {"function": str(name), "arguments": str(arguments)}:
+                if name != self.name:
+                    raise ConfigurationError(
+                        f"{path} has results of {name}, not of {self.name}: choose another file, or "
+                        "replace it with --overwrite"
+                    )
+                if arguments != self.arguments:
+                    raise ConfigurationError(
+                        f"{path} has results of {name} with other arguments, or with and without "
+                        "--starmap: repeat them, choose another file, or replace it with --overwrite"
+                    )
+
+
+@final
+@attrs.frozen
+class OpenedOutput:
+    """A file for the lines of a run.
+
+    Attributes:
+        path: the file's name, for messages.
+        descriptor: the open file; None for standard output.
+        done: the items that an earlier run has done.
+        replaces: whether the first line replaces the content.
+        is_new: whether the file was made for this run.
+    """
+
+    path: str = "standard output"
+    descriptor: int | None = None
+    done: DoneItems = attrs.Factory(DoneItems)
+    replaces: bool = False
+    is_new: bool = False
+
+    def remove_if_unused(self) -> None:
+        """Remove the file if this run made it and wrote no line. Must precede the closing of the file."""
+        if self.is_new and self.descriptor is not None and not os.fstat(self.descriptor).st_size:
+            with suppress(OSError):
+                os.unlink(self.path)
+
+
+def open_output(
+    path: str, called: CalledFunction, *, resume: bool, overwrite: bool
+) -> OpenedOutput:
+    """Open a file for the lines of a run.
 
     Raises:
         ConfigurationError: the file cannot be opened, has content that would be lost, was not written by
-            this command, or is in use by another run.
+            this command, is in use by another run, or has results of other calls.
     """
     try:
         found = os.stat(path)
@@ -100,23 +183,24 @@ def open_output(path: str, *, resume: bool, overwrite: bool) -> tuple[int, DoneI
         if found is not None and not stat.S_ISREG(found.st_mode):  # a pipe, or a device
             if resume:
                 raise ConfigurationError(f"--resume needs a regular file, not {path}")
-            return os.open(path, os.O_WRONLY), done
+            return OpenedOutput(path, os.open(path, os.O_WRONLY), done)
         descriptor = _open_alone(path)
         try:
             if resume:
-                return _resume(path, descriptor, done), done
-            if overwrite:
-                os.ftruncate(descriptor, 0)
-            elif os.fstat(descriptor).st_size:
+                descriptor = _resume(path, descriptor, done, called)
+            elif os.fstat(descriptor).st_size and not overwrite:
                 raise ConfigurationError(
                     f"{path} exists: continue it with --resume, or replace it with --overwrite"
                 )
         except BaseException:
             os.close(descriptor)
             raise
+    except FileNotFoundError:
+        place = os.path.dirname(path)
+        raise ConfigurationError(f"cannot write to {path}: there is no directory {place}") from None
     except OSError as error:
         raise ConfigurationError(f"cannot write to {path}: {error.strerror}") from error
-    return descriptor, done
+    return OpenedOutput(path, descriptor, done, replaces=overwrite, is_new=found is None)
 
 
 def _open_alone(path: str) -> int:
@@ -132,11 +216,11 @@ def _open_alone(path: str) -> int:
     return descriptor
 
 
-def _resume(path: str, descriptor: int, done: DoneItems) -> int:
+def _resume(path: str, descriptor: int, done: DoneItems, called: CalledFunction) -> int:
     """Read the lines of an earlier run, and remove failures and torn lines; return the open file."""
     with open(descriptor, "rb", closefd=False) as file:
         has_failures, end = False, 0
-        for line, is_result in _lines(file, path):
+        for line, is_result in _lines(file, path, called):
             if is_result:
                 done.add(is_result[0])
             else:
@@ -168,7 +252,9 @@ def _rewrite(path: str, file: BinaryIO) -> None:
         raise
 
 
-def _lines(file: BinaryIO, path: str) -> Iterator[tuple[bytes, tuple[object] | None]]:
+def _lines(
+    file: BinaryIO, path: str, called: CalledFunction | None = None
+) -> Iterator[tuple[bytes, tuple[object] | None]]:
     """Yield whole lines, each with its item if the line has a result."""
     for number, line in enumerate(file, start=1):
         if not line.endswith(b"\n"):
@@ -177,6 +263,8 @@ def _lines(file: BinaryIO, path: str) -> Iterator[tuple[bytes, tuple[object] | N
             value = load_json(line)
         except (ValueError, RecursionError):
             value = None
+        if called is not None and isinstance(value, dict):
+            called.expect_same(value.get("call"), path)
         match value:
             case {"index": int(), "item": item, "result": _}:
                 yield line, (item,)

@@ -31,13 +31,20 @@ class ResultOutput:
         rows: the rows at the bottom of the terminal.
         descriptor: the open file; by default standard output.
         name: the file's name, for messages.
+        replaces: whether the first write replaces the content of the file.
     """
 
     def __init__(
-        self, rows: LiveRows, descriptor: int | None = None, name: str = "standard output"
+        self,
+        rows: LiveRows,
+        descriptor: int | None = None,
+        name: str = "standard output",
+        *,
+        replaces: bool = False,
     ) -> None:
         self._fd = sys.stdout.fileno() if descriptor is None else descriptor
         self._name = name
+        self._replaces = replaces
         self._is_regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         # If both are terminals, they are the same one in practice.
         self._rows = rows if rows.is_terminal and os.isatty(self._fd) else None
@@ -57,6 +64,16 @@ class ResultOutput:
             self._write(data)
         else:
             await trio.to_thread.run_sync(partial(self._write, data), abandon_on_cancel=True)
+
+    def begin(self) -> None:
+        """Remove the earlier content of the file, if it is replaced and nothing has been written.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        if self._replaces:
+            self._replaces = False
+            os.ftruncate(self._fd, 0)
 
     def close(self) -> None:
         """Close the file. Raises SpearError if the system could not keep what was written."""
@@ -78,6 +95,7 @@ class ResultOutput:
             raise SpearError(f"cannot write to {self._name}: {error.strerror}") from error
 
     def _write_all(self, data: bytes) -> None:
+        self.begin()
         rest = memoryview(data)
         while rest:
             wait_writable(self._fd)

@@ -40,11 +40,15 @@ class FunctionWords:
     Attributes:
         target: the first word, which names the function.
         options: the names, without dashes, of the command's options that stood among the words.
+        flags: all options of the command, with dashes.
     """
 
-    def __init__(self, target: str, words: list[str], options: frozenset[str]) -> None:
+    def __init__(
+        self, target: str, words: list[str], options: frozenset[str], flags: list[str]
+    ) -> None:
         self.target = target
         self.options = options
+        self.flags = flags
         self._words = words
         self._written: tuple[list[str], dict[str, str]] = ([], {})
 
@@ -143,7 +147,7 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
         option(parser.parser, options, converted, flag)  # type: ignore[arg-type]  # no file
     if not words:
         parser.error(missing)
-    return FunctionWords(words[0], words[1:], frozenset(found))
+    return FunctionWords(words[0], words[1:], frozenset(found), parser.flags)
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

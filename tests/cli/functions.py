@@ -205,6 +205,24 @@ async def dawdle(text: str, *, alone: bool = False) -> str:
 
 
 @app.function
+async def once_more(text: str, *, alone: bool = False) -> str:
+    """Fail for the first call with "first"."""
+    if text == "first" and text not in failed:
+        failed.append(text)
+        raise ConnectionError("not yet")
+    return await dawdle_or_fail(text)
+
+
+failed: list[str] = []
+
+
+async def dawdle_or_fail(text: str) -> str:
+    if text.startswith("bad"):
+        raise ValueError(f"{text} is bad")
+    return await dawdle(text)
+
+
+@app.function
 async def opposite(number: int) -> int:
     """Give the answers to 0, 1 and 2 in the opposite order."""
     global answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -9,12 +10,15 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Line: TypeAlias = "dict[str, object]"
+"""A line of the output of ``spear map``."""
 
 FUNCTIONS = Path(__file__).with_name("functions.py")
 
@@ -113,3 +117,20 @@ def wait_dead(pid: int) -> None:
         assert select.select([pidfd], [], [], PATIENCE_SECONDS)[0]
     finally:
         os.close(pidfd)
+
+
+def lines_of(output: bytes) -> list[Line]:
+    """Return the lines of an output, in the order of the items."""
+    assert output.endswith(b"\n") or not output
+    lines: list[Line] = [json.loads(line) for line in output.splitlines()]
+    return sorted(lines, key=lambda line: str(line["index"]).zfill(9))
+
+
+def summary_of(done: Finished) -> str:
+    """Return the last line on standard error; on a slow machine, lines about the progress precede it."""
+    return done.errors.splitlines()[-1]
+
+
+def items(path: Path, *lines: str) -> None:
+    """Write lines to a file."""
+    path.write_text("".join(f"{line}\n" for line in lines))

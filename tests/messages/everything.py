@@ -401,7 +401,7 @@ async def hosting() -> dict[str, object]:
             }
 
 
-def read_a_message(error: object, usage: str, options: Iterable[str]) -> Iterable[str]:
+def read_a_message(error: object, usage: str, words: object) -> Iterable[str]:
     """Give a hint by reading a message, as the command once did."""
     if str(error).endswith("expected str, got int"):
         yield "hint: text that is valid JSON needs extra quotes"
