@@ -17,7 +17,7 @@ from bench.registry import PEERS
 SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
 IN_FLIGHT = 64
 CONNECTIONS = (1, 16, IN_FLIGHT)
-HANDOVER_SIZES = tuple(1 << power for power in range(16, 23))  # 64 KiB to 4 MiB
+HANDOVER_SIZES = tuple(1 << power for power in range(16, 26))  # 64 KiB to 32 MiB
 
 
 class Bound(enum.StrEnum):
