@@ -44,7 +44,7 @@ _OURS = (
     ),
     Peer(
         "spear-handover-bytes",
-        "bytes through the socket",
+        "bytes, by socket",
         "bench.ours:hand_over_bytes",
         (Pattern.HANDOVER,),
     ),

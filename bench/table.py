@@ -325,7 +325,7 @@ SUBJECTS: dict[str, tuple[Row, ...]] = {
     "Large arguments": (
         Row(
             "handover-1GiB/bytes",
-            "p50, 1 GiB in a `SharedBuffer`",
+            "p50, 1 GiB, `SharedBuffer`",
             _point("spear-handover-shared", _handover(1 << 30), Figure.P50),
             _point("spear-handover-bytes", _handover(1 << 30), Figure.P50),
             Bound.AT_MOST,
@@ -334,7 +334,7 @@ SUBJECTS: dict[str, tuple[Row, ...]] = {
         ),
         Row(
             "arrays-96MB/pickled",
-            "p50, a numpy array of 96 MB, there and back",
+            "p50, 96 MB array, both ways",
             _point("spear-arrays", _ARRAY_96M, Figure.P50),
             _point("pickled-arrays", _ARRAY_96M, Figure.P50),
             Bound.AT_MOST,
