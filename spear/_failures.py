@@ -25,6 +25,14 @@ def without_traceback(failure: Exception) -> Exception:
     return failure  # a bug in a callback or in Spear: its traceback is needed to find it
 
 
+def annotate(failure: SpearError, note: str) -> None:
+    """Add a note to a failure, which a traceback shows below the message.
+
+    Unlike ``add_note``, leaves copies of the failure as they are: they have the same list of notes.
+    """
+    failure.__notes__ = [*getattr(failure, "__notes__", ()), note]
+
+
 def forget_locals(failure: Exception) -> None:
     """Clear the local variables in the tracebacks of a failure that is about to be kept.
 

@@ -47,8 +47,8 @@ class RetryPolicy:
 
     A call that certainly was not executed (``delivered`` is "no") is tried again after a lost instance,
     an overload or a shutdown. All attempts together have the time of one call. Each attempt is a call in
-    the statistics of its deployment. All retries at a deployment are at most a tenth of the calls with a
-    policy, and 100 more.
+    the statistics of its deployment. All retries at a deployment, except those of maps, are at most a
+    tenth of the calls with a policy, and 100 more.
 
     Attributes:
         max_attempts: the most attempts, the first one included.

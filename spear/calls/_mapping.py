@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
-from spear._errors import InvalidArguments
+from spear._errors import CallCancelled, InvalidArguments
 from spear.channels import protected_class
 
 T = TypeVar("T")
@@ -150,6 +150,8 @@ class Mapper(Generic[T, R]):
         self._running = 0
         self._is_stopped = False
         self._is_over = False
+        self._is_closed = False
+        self._has_ended = False  # whether the consumer has taken all outcomes
         self._news: trio.Event | None = None  # set when the consumer has something to take
         self._room: trio.Event | None = None  # set when another batch may be allowed
 
@@ -186,6 +188,10 @@ class Mapper(Generic[T, R]):
         self._is_stopped = True
         self.look_again()
 
+    def close(self) -> None:
+        """Give no further outcomes: the block is being left. Tasks that wait for an outcome fail, too."""
+        self._is_closed = True
+
     async def _perform(self, first: int, batch: list[T]) -> None:
         outcomes = await self._run_batch(first, batch)
         self._running -= 1
@@ -209,11 +215,18 @@ class Mapper(Generic[T, R]):
         Raises:
             StopAsyncIteration: all outcomes were taken.
             Exception: the iterable raised it, and all outcomes were taken.
+            CallCancelled: the block was left before all outcomes were taken.
         """
         if self._taken % CHECKPOINT_ITEMS == 0:
             await trio.lowlevel.checkpoint()
-        while not self._ready:
+        while self._is_closed or not self._ready:
+            if self._is_closed and not self._has_ended:
+                raise CallCancelled(
+                    "the map was closed before its end: take the results inside its `async with` block",
+                    delivered="maybe",
+                )
             if self._is_over:
+                self._has_ended = True
                 failure, self._source.failure = self._source.failure, None
                 raise failure or StopAsyncIteration
             if self._news is None or self._news.is_set():  # several tasks may take outcomes

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from spear._errors import Overloaded
+from spear._failures import annotate
 from spear._retry_policy import RetryPolicy
 
 if TYPE_CHECKING:
@@ -35,11 +36,19 @@ ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 
 @final
 class RetryBudget:
-    """A budget of retries that all callers of a deployment share. It keeps retries from adding load."""
+    """A budget of retries that all callers of a deployment share. It keeps retries from adding load.
 
-    __slots__ = ("_left",)
+    The items of a map do not use it. They wait their turn, so a map that retries makes no more calls at a
+    time than one that does not.
 
-    def __init__(self) -> None:
+    Attributes:
+        deployment: the name of the deployment.
+    """
+
+    __slots__ = ("_left", "deployment")
+
+    def __init__(self, deployment: str) -> None:
+        self.deployment = deployment
         self._left = BUDGET_MOST
 
     def earn(self, calls: int = 1) -> None:
@@ -77,7 +86,7 @@ class Attempts:
     def __init__(
         self,
         policy: RetryPolicy,
-        budget: RetryBudget,
+        budget: RetryBudget | None,
         clock: Callable[[], float],
         rng: Random,
         *,
@@ -91,7 +100,7 @@ class Attempts:
 
         Args:
             policy: which failures are tried again.
-            budget: the retries of all callers of the deployment.
+            budget: the retries of all callers of the deployment; None if they do not limit this call.
             clock: returns the present time.
             rng: the source of random delays.
             run_seconds: the timeout of the call.
@@ -112,7 +121,7 @@ class Attempts:
         self.count = earlier
         self._begun = clock()
         self._assigned: float | None = None  # when the present attempt got a slot
-        if policy.max_attempts > 1 and not earlier:
+        if budget is not None and policy.max_attempts > 1:
             budget.earn()
 
     @property
@@ -134,7 +143,8 @@ class Attempts:
     def delay_after(self, failure: SpearError) -> float | None:
         """Note that an attempt has failed; return the delay before the next one, in seconds.
 
-        The caller must wait so long, and then make the next attempt. Returns None if there is none.
+        The caller must wait so long, and then make the next attempt. Returns None if there is none. If
+        the policy allows one, and the time or the budget does not, the failure gets a note of the reason.
         """
         now = self._clock()
         self._use(now - self._begun, None if self._assigned is None else now - self._assigned)
@@ -143,7 +153,12 @@ class Attempts:
         elif self.may_repeat(failure):
             self.count += 1
             delay = max(self._policy.delay_seconds(self.count, self._rng), _wanted_by(failure))
-            if delay >= self._left() or not self._budget.spend():
+            if delay >= self._left():
+                annotate(failure, "not tried again: the timeout would end before the next attempt")
+                return None
+            if self._budget is not None and not self._budget.spend():
+                name = self._budget.deployment
+                annotate(failure, f"not tried again: the retry budget of {name} is used up")
                 return None
         else:
             self.count += 1

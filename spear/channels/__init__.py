@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._handlers import Service as Service
     from ._handshake import Login as Login
     from ._heartbeat import machine_clock as machine_clock
+    from ._interrupts import ProtectedBlock as ProtectedBlock
     from ._interrupts import call_unprotected as call_unprotected
     from ._interrupts import notify as notify
     from ._interrupts import notify_all as notify_all
@@ -65,6 +66,7 @@ _HOMES = {
     "ManagerStatistics": "._manager",
     "Metadata": "._calls",
     "OnProgress": "._calls",
+    "ProtectedBlock": "._interrupts",
     "Service": "._handlers",
     "ThreadedFunctions": "._peer",
     "Timers": "._timers",

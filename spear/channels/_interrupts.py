@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
@@ -79,12 +79,32 @@ def protected_exit(method: T) -> T:
 
 @final
 class ProtectedBlock(AbstractAsyncContextManager[T]):
-    """A wrapper of an asynchronous context manager: Ctrl-C cannot interrupt its enter and exit."""
+    """A wrapper of an asynchronous context manager: Ctrl-C cannot interrupt its enter and exit.
 
-    __slots__ = ("_manager",)
+    Args:
+        manager: the context manager.
+        name: the function that has opened the block, for errors.
+    """
 
-    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
+    __slots__ = ("_manager", "_name")
+
+    def __init__(self, manager: AbstractAsyncContextManager[T], name: str) -> None:
         self._manager = manager
+        self._name = name
+
+    def __await__(self) -> NoReturn:
+        """Refuse ``await``, with the statement to use instead; the same for both kinds of ``for``."""
+        raise TypeError(
+            f"{self._name}(...) opens a block: use `async with {self._name}(...) as opened`, not `await`"
+        )
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(
+            f"{self._name}(...) opens a block: use `async with {self._name}(...) as results`, and in it "
+            "`async for each in results`"
+        )
+
+    __iter__ = __aiter__
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
@@ -118,7 +138,7 @@ def protected_block(
 
     @wraps(function)
     def open_block(*args: P.args, **kwargs: P.kwargs) -> ProtectedBlock[T]:
-        return ProtectedBlock(make(*args, **kwargs))
+        return ProtectedBlock(make(*args, **kwargs), function.__name__)
 
     return open_block
 

@@ -188,16 +188,24 @@ class CallMaker:
         timeout: float | None = None,
         execution: AssignmentObserver | None = None,
         *,
-        waits_for_queue: bool = False,
+        is_item: bool = False,
         earlier: int = 0,
     ) -> Attempts:
-        """Return the attempts of one call, by its retry policy; see :class:`Attempts`."""
+        """Return the attempts of one call, by its retry policy; see :class:`Attempts`.
+
+        Args:
+            timeout: seconds for all attempts; by default those of the function.
+            execution: the observer that is notified of the instance of each attempt; may be None.
+            is_item: whether the call is that of an item, or a batch, of a map. Such a call waits while
+                the queue is full, and its retries are not limited by the budget of the deployment.
+            earlier: attempts of the call that have failed already.
+        """
         pool, options = self.pool, self.options
         if timeout is not None:
             expect_timeout(timeout)
         return Attempts(
             self.retry or ONE_ATTEMPT,
-            pool.retries,
+            None if is_item else pool.retries,
             pool.clock,
             pool.rng,
             run_seconds=self.timeout if timeout is None else timeout,
@@ -205,7 +213,7 @@ class CallMaker:
             if options.queue_timeout is None
             else options.queue_timeout,
             execution=execution,
-            waits_for_queue=waits_for_queue,
+            waits_for_queue=is_item,
             earlier=earlier,
         )
 

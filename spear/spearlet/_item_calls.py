@@ -189,7 +189,7 @@ class ItemCalls(Generic[T]):
             return [await self._run_alone(first, items[0])]
         assignments = self._assignments()
         seconds = self._calls.timeout * len(items)  # each item has its own time
-        attempts = self._calls.attempts(seconds, assignments, waits_for_queue=True)
+        attempts = self._calls.attempts(seconds, assignments, is_item=True)
         try:
             outcomes = await self._run_batch(first, items, assignments, attempts)
         finally:
@@ -261,7 +261,7 @@ class ItemCalls(Generic[T]):
         error: SpearError | None = None
         try:
             payload, is_cbor = calls.encode(self._arguments(item), {})
-            attempts = calls.attempts(execution=assignments, waits_for_queue=True, earlier=earlier)
+            attempts = calls.attempts(execution=assignments, is_item=True, earlier=earlier)
             response = await calls.repeat(attempts, payload, is_cbor)
             if response.is_segment:
                 await response.settle()

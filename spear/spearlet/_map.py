@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from math import inf
 from typing import (
     TYPE_CHECKING,
+    Final,
     Generic,
     Literal,
+    Never,
     Protocol,
     TypeAlias,
     TypedDict,
@@ -20,16 +23,19 @@ from typing import (
     overload,
 )
 
+import attrs
 import trio
 
 from spear._errors import (
     ConfigurationError,
     InvalidArguments,
 )
-from spear._limits import expect_whole
+from spear._failures import annotate
+from spear._limits import expect_whole, shown
 from spear._retry_policy import RetryPolicy
-from spear.calls import Mapper, R, open_source
-from spear.channels import open_private_nursery, protected_block, protected_class
+from spear._util import did_you_mean
+from spear.calls import CallOptions, Mapper, R, open_source
+from spear.channels import ProtectedBlock, open_private_nursery, protected_class
 
 from ._item_calls import ItemCalls, MapItem
 
@@ -44,6 +50,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 V = TypeVar("V")
 S = TypeVar("S", bound="Iterable[object]")
+
+_CALL_OPTIONS: Final = frozenset(each.name for each in attrs.fields(CallOptions))
 
 OnError: TypeAlias = Literal["raise", "keep"]
 """What a map does with failures: raise the first one, or keep each in its item."""
@@ -85,10 +93,15 @@ class _OutcomeSource(Protocol):
 @final
 @protected_class
 class MapResults(Generic[V]):
-    """The outcomes of a map, as an asynchronous iterator. Made by ``Function.map``."""
+    """The outcomes of a map, as an asynchronous iterator. Made by ``Function.map``.
 
-    def __init__(self, mapper: _OutcomeSource, *, keeps_items: bool) -> None:
+    Raises:
+        CallCancelled: the block of the map was left before all outcomes were taken.
+    """
+
+    def __init__(self, mapper: _OutcomeSource, name: str, *, keeps_items: bool) -> None:
         self._mapper = mapper
+        self._name = name
         self._keeps_items = keeps_items
 
     def __aiter__(self) -> MapResults[V]:
@@ -98,8 +111,15 @@ class MapResults(Generic[V]):
         outcome = await self._mapper.take()
         if type(outcome) is MapItem and not self._keeps_items and outcome.error is not None:
             self._mapper.stop()
+            annotate(outcome.error, _note_of(outcome, self._name))
             raise outcome.error
         return cast("V", outcome)
+
+
+def _note_of(failed: MapItem[object], name: str) -> str:
+    """Return the note on the failure of an item, which a map has raised."""
+    calls = f", after {failed.attempts} calls" if failed.attempts > 1 else ""
+    return f"item {failed.index} of {name}(){calls}: {shown(failed.argument)}"
 
 
 Opened: TypeAlias = (
@@ -132,7 +152,7 @@ class ManyCalls(Generic[R]):
     def map(
         self,
         items: AnyIterable[T],
-        *,
+        *others: object,
         on_error: OnError = "raise",
         **options: Unpack[MapOptions],
     ) -> Opened[T, R]:
@@ -152,15 +172,17 @@ class ManyCalls(Generic[R]):
         Args:
             items: any iterable, or asynchronous iterable.
             on_error: with "raise", results are the function's, and the first failure is raised in its
-                turn; no further items are begun then. With "keep", results are :class:`MapItem` objects.
-            options: see :class:`MapOptions`.
+                turn; no further items are begun then. A note on the exception has the index of the item
+                and its shortened ``repr``. With "keep", results are :class:`MapItem` objects.
+            options: see :class:`MapOptions`. Arguments of all calls are no options: use
+                ``f.options(keywords={"currency": "GBP"}).map(items)``.
 
         Raises:
             InvalidArguments: an argument cannot be used.
             ConfigurationError: the function has a key, which would make one call of all.
             Rejected: the function gives a stream.
         """
-        opened = _open_map(self, items, unpack=False, on_error=on_error, **options)
+        opened = _open_map(self, "map", items, others, on_error, options)
         return cast("Opened[T, R]", opened)
 
     @overload
@@ -184,18 +206,18 @@ class ManyCalls(Generic[R]):
     def starmap(
         self,
         items: AnyIterable[S],
-        *,
+        *others: object,
         on_error: OnError = "raise",
         **options: Unpack[MapOptions],
     ) -> Opened[S, R]:
         """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
-        opened = _open_map(self, items, unpack=True, on_error=on_error, **options)
+        opened = _open_map(self, "starmap", items, others, on_error, options)
         return cast("Opened[S, R]", opened)
 
     async def for_each(
         self,
         items: AnyIterable[T],
-        *,
+        *others: Never,
         on_error: OnError = "raise",
         **options: Unpack[EachOptions],
     ) -> list[MapItem[T, R]]:
@@ -206,7 +228,7 @@ class ManyCalls(Generic[R]):
         Returns:
             The items that failed, if ``on_error`` is "keep"; else an empty list.
         """
-        mapping = _open_map(self, items, unpack=False, ordered=False, on_error=on_error, **options)
+        mapping = _open_map(self, "for_each", items, others, on_error, options)
         async with mapping as outcomes:
             return [
                 outcome
@@ -215,9 +237,48 @@ class ManyCalls(Generic[R]):
             ]
 
 
-@protected_block
-async def _open_map(
+def _open_map(
     calls: ManyCalls[R],
+    method: str,
+    items: AnyIterable[T],
+    others: tuple[object, ...],
+    on_error: OnError,
+    options: EachOptions,
+) -> ProtectedBlock[MapResults[R] | MapResults[MapItem[T, R]]]:
+    """Open the block of a method; refuse arguments that the method does not have."""
+    function = cast("Function[R]", calls)
+    name = f"{function.name}.{method}"
+    known = EachOptions.__optional_keys__ if method == "for_each" else MapOptions.__optional_keys__
+    if others:
+        raise InvalidArguments(
+            f"{name}() takes one iterable; for several arguments of each call, use "
+            f"{function.name}.starmap(zip(...))"
+        )
+    for option in options:
+        if option not in known:
+            message = (
+                f"{name}() has no option {option!r}{_advice(function.name, method, option, known)}"
+            )
+            raise InvalidArguments(message, parameter=option, code="unknown_argument")
+    given: MapOptions = {"ordered": method != "for_each", **options}
+    block = asynccontextmanager(_run_map)(
+        function, name, items, unpack=method == "starmap", on_error=on_error, **given
+    )
+    return ProtectedBlock(block, name)
+
+
+def _advice(function: str, method: str, option: str, known: frozenset[str]) -> str:
+    """Return the end of the message about an option that a method does not have."""
+    if hint := did_you_mean(option, sorted(known | {"on_error"})):
+        return hint
+    given = f"{option}=..." if option in _CALL_OPTIONS else f"keywords={{{option!r}: ...}}"
+    of = "an option" if option in _CALL_OPTIONS else "an argument"
+    return f"; for {of} of all calls, use {function}.options({given}).{method}(items)"
+
+
+async def _run_map(
+    function: Function[R],
+    name: str,
     items: AnyIterable[T],
     *,
     unpack: bool,
@@ -227,7 +288,6 @@ async def _open_map(
     timeout: float | None = None,
     retry: RetryPolicy | None = None,
 ) -> AsyncIterator[MapResults[R] | MapResults[MapItem[T, R]]]:
-    function = cast("Function", calls)
     function._calls.expect_stream(False)
     if limit is not None:
         expect_whole("limit", limit, 1)
@@ -245,6 +305,7 @@ async def _open_map(
         runner.on_assigned = mapper.look_again
         nursery.start_soon(mapper.run)
         try:
-            yield MapResults(mapper, keeps_items=keeps_items)
+            yield MapResults(mapper, name, keeps_items=keeps_items)
         finally:
+            mapper.close()
             nursery.cancel_scope.cancel()

@@ -84,7 +84,7 @@ class ReplicaPool:
         self._waiting: deque[Task] = deque()  # tasks of queued calls that were not woken yet
         self._queued = 0  # queued calls
         self._pace = Pace()
-        self.retries = RetryBudget()
+        self.retries = RetryBudget(name)
         self.threads = ThreadSlots(self._candidates, self._replicas)
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late

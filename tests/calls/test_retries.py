@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import inf
 from random import Random
 
@@ -87,7 +88,7 @@ def test_delays_double_up_to_a_limit_and_half_of_each_is_random() -> None:
 
 
 def test_a_budget_allows_a_tenth_of_the_calls() -> None:
-    budget = RetryBudget()
+    budget = RetryBudget("shop")
     first = 0
     while budget.spend():
         first += 1
@@ -127,7 +128,7 @@ def attempts_of(
     budget: RetryBudget | None = None,
 ) -> Attempts:
     return Attempts(
-        policy, budget or RetryBudget(), clock, Random(1), run_seconds=run_seconds,
+        policy, budget or RetryBudget("shop"), clock, Random(1), run_seconds=run_seconds,
         queue_seconds=queue_seconds, waits_for_queue=waits_for_queue, earlier=earlier,
     )  # fmt: skip
 
@@ -193,7 +194,7 @@ def test_a_full_queue_is_no_attempt_of_a_call_that_waits_for_it() -> None:
 
 
 def test_attempts_use_the_budget_of_their_deployment() -> None:
-    budget = RetryBudget()
+    budget = RetryBudget("shop")
     while budget.spend():
         pass
     policy = RetryPolicy(max_attempts=2, initial_seconds=0)
@@ -205,10 +206,32 @@ def test_attempts_use_the_budget_of_their_deployment() -> None:
     assert not budget.spend()
 
 
+def notes_of(failure: SpearError) -> list[str]:
+    return getattr(failure, "__notes__", [])
+
+
+def test_a_failure_notes_why_it_was_not_tried_again_although_its_policy_allows_it() -> None:
+    budget = RetryBudget("shop")
+    while budget.spend():
+        pass
+    policy = RetryPolicy(max_attempts=2, initial_seconds=1)
+    failure = WorkerDied("gone", delivered="no")
+    kept = copy(failure)
+    assert attempts_of(policy, Clock(), budget=budget).delay_after(failure) is None
+    assert notes_of(failure) == ["not tried again: the retry budget of shop is used up"]
+    late = copy(failure)
+    assert attempts_of(policy, Clock(), run_seconds=0.1).delay_after(late) is None
+    text = "not tried again: the timeout would end before the next attempt"
+    assert notes_of(late)[1:] == [text]
+    assert len(notes_of(failure)) == 1  # a copy has a list of its own
+    assert attempts_of(RetryPolicy(max_attempts=1), Clock()).delay_after(kept) is None
+    assert notes_of(kept) == []  # the policy has allowed no more
+
+
 def test_the_observer_of_a_call_is_notified_of_the_instance_of_each_attempt() -> None:
     assigned = AssignedInstance()
     attempts = Attempts(
-        RetryPolicy(), RetryBudget(), Clock(), Random(1), run_seconds=1, execution=assigned
+        RetryPolicy(), RetryBudget("shop"), Clock(), Random(1), run_seconds=1, execution=assigned
     )
     attempts.assigned(INSTANCE)
     assert assigned.instance == INSTANCE

@@ -18,6 +18,7 @@ import trio.testing
 
 import spear
 from spear import (
+    CallCancelled,
     ConfigurationError,
     DeadlineExceeded,
     DeploymentSettings,
@@ -906,6 +907,28 @@ async def test_failed_items_are_tried_again(size: str) -> None:
     assert [each.attempts for each in outcomes] == [1 + (n % 3 == 0) for n in range(30)]
 
 
+async def test_the_retries_of_items_are_not_limited_by_the_budget_of_the_deployment(
+    size: str,
+) -> None:
+    """Of 2,000 items that failed once, 886 had one attempt: the budget was used up."""
+    app, tried = spear.Agent(), set[int]()
+
+    @app.function
+    async def fetch(number: int) -> int:
+        if number not in tried:
+            tried.add(number)
+            raise ConnectionError("busy")
+        return number
+
+    retry = RetryPolicy(max_attempts=3, on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.fetch, range(300), retry=retry)
+        assert [each.result for each in outcomes] == list(range(300))
+        tried.clear()
+        # The map has used none of the budget, which limits other calls.
+        assert await deployment.fetch.options(retry=retry)(7) == 7
+
+
 DYING = """
 import os, spear
 
@@ -1149,6 +1172,23 @@ async def test_an_item_of_starmap_that_is_no_list_fails_alone(size: str) -> None
         (lambda f: f.map([], timeout="1"), InvalidArguments, "timeout must be a number"),
         (lambda f: f.map([], retry=3), InvalidArguments, "retry must be a spear.RetryPolicy"),
         (lambda f: f.options(key="7").map([]), ConfigurationError, "a key makes all calls one"),
+        (
+            lambda f: f.map([], retries=3),
+            InvalidArguments,
+            "option 'retries'; did you mean 'retry'",
+        ),
+        (lambda f: f.map([], on_eror="keep"), InvalidArguments, "did you mean 'on_error'"),
+        (
+            lambda f: f.map([], currency="GBP"),
+            InvalidArguments,
+            r"use echo\.options\(keywords={'currency': \.\.\.}\)\.map\(items\)",
+        ),
+        (
+            lambda f: f.starmap([], session="7"),
+            InvalidArguments,
+            r"use echo\.options\(session=\.\.\.\)\.starmap\(items\)",
+        ),
+        (lambda f: f.map([1], [2]), InvalidArguments, r"use echo\.starmap\(zip\(\.\.\.\)\)"),
     ],
 )
 async def test_mistakes_are_told(
@@ -1161,3 +1201,86 @@ async def test_mistakes_are_told(
         with pytest.raises(Rejected, match="returns a stream"):
             async with deployment.ticks.map([1]):
                 pass
+
+
+async def test_an_unknown_option_of_for_each_is_named() -> None:
+    async with deployed(Probe().agent) as deployment:
+        with pytest.raises(InvalidArguments, match="no option 'ordered'") as caught:
+            await deployment.echo.for_each([1], ordered=True)  # type: ignore[call-arg]  # the mistake
+        assert (caught.value.parameter, caught.value.code) == ("ordered", "unknown_argument")
+
+
+async def test_keywords_are_arguments_of_all_calls(size: str) -> None:
+    app = spear.Agent()
+
+    @app.function
+    async def price(number: int, *, currency: str = "EUR") -> str:
+        return f"{number} {currency}"
+
+    async with deployed(app) as deployment:
+        function = deployment.price.options(keywords={"currency": "GBP"})
+        outcomes = await collect(function, range(10))
+    assert [each.result for each in outcomes] == [f"{number} GBP" for number in range(10)]
+
+
+async def test_a_map_that_is_not_opened_says_how_to_open_it() -> None:
+    async with deployed(Probe().agent) as deployment:
+        mapping: object = deployment.echo.starmap([])
+        with pytest.raises(TypeError, match=r"use `async with echo\.starmap\(\.\.\.\) as results`"):
+            async for _ in mapping:  # type: ignore[attr-defined]  # the mistake
+                pass
+        with pytest.raises(TypeError, match=r"use `async with echo\.starmap\(\.\.\.\) as opened`"):
+            await mapping  # type: ignore[misc]  # the mistake
+
+
+# -- after the block --------------------------------------------------------------------------
+
+
+async def test_results_that_were_not_taken_are_missed_after_the_block() -> None:
+    """An iteration after the block once ended at once, as if there had been no items."""
+    async with deployed(Probe().agent) as deployment:
+        async with deployment.echo.map(range(3)) as results:
+            assert await anext(results) == 0
+            await trio.testing.wait_all_tasks_blocked()  # other results are there
+        for _ in range(2):
+            with pytest.raises(CallCancelled, match="inside its `async with` block"):
+                await anext(results)
+
+
+async def test_a_map_whose_results_were_all_taken_has_ended_after_the_block(size: str) -> None:
+    async with deployed(Probe().agent) as deployment:
+        async with deployment.echo.map(range(3)) as results:
+            assert [each async for each in results] == [0, 1, 2]
+        assert [each async for each in results] == []
+
+
+async def test_a_task_that_waits_for_a_result_is_not_left_waiting_after_the_block() -> None:
+    async def wait(results: MapResults[Result]) -> None:
+        with pytest.raises(CallCancelled, match="closed before its end"):
+            await anext(results)
+
+    async with (
+        deployed(Probe().agent) as deployment,
+        trio.open_nursery() as nursery,
+        deployment.function("wait").starmap([()]) as results,
+    ):
+        nursery.start_soon(wait, results)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+# -- failures ---------------------------------------------------------------------------------
+
+
+async def test_a_failure_that_is_raised_names_its_item(size: str) -> None:
+    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with deployed(counter()) as deployment:
+        async with deployment.count.starmap([(number,) for number in range(1, 20)]) as results:
+            with pytest.raises(FunctionRaised, match="7 is busy") as caught:
+                assert [each async for each in results] == []
+        assert caught.value.__notes__ == ["item 6 of count.starmap(): (7,)"]
+        with pytest.raises(FunctionRaised) as caught:
+            await deployment.count.for_each([7], retry=retry)
+        assert caught.value.__notes__ == ["item 0 of count.for_each(), after 3 calls: 7"]
+        with pytest.raises(InvalidArguments) as wrong:
+            await deployment.count.for_each(["7" * 80])
+        assert wrong.value.__notes__ == [f"item 0 of count.for_each(): '{'7' * 56}..."]
