@@ -240,6 +240,8 @@ class FunctionRaised(CallFailed):
 
     Attributes:
         type_name: the name of the exception's class at the other side.
+        base_names: the names of its base classes, nearest first, at most 16, without ``object``; empty
+            for a class of Python itself, and if the other side sends none.
         remote_message: the exception's message, at most 4 KiB.
         remote_code: the exception's code, if it was an exception of Spear, such as the failure of a call
             that the function made; else empty.
@@ -254,6 +256,7 @@ class FunctionRaised(CallFailed):
         remote_message: str,
         *,
         type_name: str = "Exception",
+        base_names: tuple[str, ...] = (),
         remote_code: str = "",
         remote_traceback: str | None = None,
         delivered: Delivered | None = None,
@@ -265,6 +268,7 @@ class FunctionRaised(CallFailed):
             delivered=delivered,
         )
         self.type_name = type_name
+        self.base_names = base_names
         self.remote_message = remote_message
         self.remote_code = remote_code
         self.remote_traceback = remote_traceback

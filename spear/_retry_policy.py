@@ -6,7 +6,8 @@ those of its functions. It makes no calls, and knows no budget: see ``spear.call
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+import builtins
+from typing import TYPE_CHECKING, Final, TypeGuard, final
 
 import attrs
 
@@ -37,7 +38,32 @@ _LOST: Final = (ChannelBroken, ChannelClosed, WorkerDied)
 
 
 def _names(value: object) -> tuple[str, ...]:
-    return tuple(expect_several("retry.on", value))  # type: ignore[arg-type]  # checked there
+    """Return the names of exception classes, some of which may be given as classes."""
+    return tuple(map(_name_of, expect_several("retry.on", value)))  # type: ignore[arg-type]  # checked there
+
+
+def _name_of(value: object) -> str:
+    """Return the name of an exception class; another value as it is, to be refused."""
+    known = vars(builtins).get(value) if isinstance(value, str) else value  # "IOError" is OSError
+    return known.__qualname__ if _is_exception(known) else value  # type: ignore[return-value]  # checked later
+
+
+def _is_exception(value: object) -> TypeGuard[type[BaseException]]:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _classes_of(failure: FunctionRaised) -> set[str]:
+    """Return the names of the class of a function's exception and of its bases, as far as known."""
+    names = {failure.type_name, *failure.base_names}
+    for each in tuple(names):
+        known = vars(builtins).get(each)
+        if _is_exception(known):
+            names.update(base.__qualname__ for base in known.__mro__[:-1])
+    return names
+
+
+def _is_name_of(wanted: str, name: str) -> bool:
+    return wanted == name or wanted.endswith(f".{name}")
 
 
 @final
@@ -54,8 +80,9 @@ class RetryPolicy:
         max_attempts: the most attempts, the first one included.
         initial_seconds: the longest delay before the first retry; the delays double, with jitter.
         max_seconds: the longest delay before any retry.
-        on: names of exception classes, such as "ConnectionError": a call whose function raised one of
-            them is tried again. A module in front ("builtins.ConnectionError") is allowed and ignored.
+        on: exception classes or their names, such as ``ConnectionError`` or "ConnectionError": a call
+            whose function raised one of them, or a subclass, is tried again. The attribute has the names.
+            A module in front ("builtins.ConnectionError") is allowed and ignored.
         idempotent: whether the function may run twice for one call. Needed for ``on``. A call that may
             have run when its instance was lost is then tried again, too.
 
@@ -79,7 +106,7 @@ class RetryPolicy:
                 )
         if not all(type(each) is str and each for each in self.on):
             raise ConfigurationError.about(
-                "retry.on", f"must be names of exception classes, not {shown(self.on)}"
+                "retry.on", f"must be exception classes or their names, not {shown(self.on)}"
             )
         if len(self.on) > MAX_NAMES or any(len(each) > MAX_NAME_CHARACTERS for each in self.on):
             raise ConfigurationError.about(
@@ -100,8 +127,10 @@ class RetryPolicy:
     def may_repeat(self, failure: SpearError) -> bool:
         """Return whether a call with this failure may be tried again."""
         if isinstance(failure, FunctionRaised):
-            name = failure.type_name
-            return any(each == name or each.endswith(f".{name}") for each in self.on)
+            if not self.on:
+                return False
+            names = _classes_of(failure)
+            return any(_is_name_of(wanted, name) for wanted in self.on for name in names)
         if isinstance(failure, _LOST):
             return failure.delivered == "no" or self.idempotent
         is_busy = isinstance(failure, Overloaded)

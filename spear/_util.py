@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar, final
 
@@ -27,6 +28,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 # The original descriptors: a subclass or a metaclass may have redefined these attributes.
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+_mro: Final = type.__dict__["__mro__"].__get__
 _qualname: Final = type.__dict__["__qualname__"].__get__
 
 
@@ -44,6 +46,18 @@ def text_of(error: object) -> str:
 def name_of(error: BaseException) -> str:
     """Return the name of an exception's class."""
     return str.__str__(_qualname(type(error)))
+
+
+MOST_BASES: Final = 16
+"""Most base classes of an exception whose names are sent to the caller."""
+
+
+def bases_of(error: BaseException) -> tuple[str, ...]:
+    """Return the names of the base classes of an exception's class; none for a class of Python itself."""
+    cls = type(error)
+    if vars(builtins).get(_qualname(cls)) is cls:  # the caller knows the bases
+        return ()
+    return tuple(str.__str__(_qualname(each)) for each in _mro(cls)[1:-1][:MOST_BASES])
 
 
 def summary_of(error: BaseException) -> str:

@@ -20,7 +20,7 @@ import outcome
 import trio
 
 from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded, SpearError
-from spear._util import leaves_of, name_of, summary_of, text_of
+from spear._util import bases_of, leaves_of, name_of, summary_of, text_of
 
 F = TypeVar("F", bound=CallFailed)
 
@@ -80,6 +80,7 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
         return FunctionRaised(
             text_of(alone.remote_message),
             type_name=text_of(alone.type_name),
+            base_names=tuple(map(text_of, alone.base_names)),
             remote_code=text_of(alone.remote_code),
             remote_traceback=text_of(alone.remote_traceback) if alone.remote_traceback else trace,
         )
@@ -87,6 +88,7 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
         return FunctionRaised(
             text_of(alone),
             type_name=name_of(alone),
+            base_names=bases_of(alone),
             remote_code=text_of(alone.code) if isinstance(alone, SpearError) else "",
             remote_traceback=trace,
         )

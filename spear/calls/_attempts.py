@@ -79,7 +79,7 @@ async def perform(
         reports, execution: are handed reports of progress, and the instance that gets the call; or None.
         run_seconds: seconds for the call once it has a slot; ``deadline`` then limits the wait for it.
     """
-    attempts, now = 0, begun
+    attempts, now, run_begun = 0, begun, begun
     try:
         if deadline <= begun:  # a `move_on_after` around must move on: no DeadlineExceeded
             await checkpoint()
@@ -90,6 +90,7 @@ async def perform(
             callee, target = choice
             if run_seconds is not None:
                 deadline, run_seconds = min(now + run_seconds, effective_deadline()), None
+                run_begun = now
             if execution is not None:
                 execution.assigned(callee.id)
             try:
@@ -111,7 +112,9 @@ async def perform(
                 attempts += 1
                 if not may_try_again(error, target, attempts):
                     arrived = reports is not None and reports.arrived
-                    await explain(chooser, call.function, error, callee, begun, deadline, arrived)
+                    await explain(
+                        chooser, call.function, error, callee, run_begun, deadline, arrived
+                    )
                     raise
             now = chooser.clock()
     except BaseException as error:
@@ -157,8 +160,8 @@ async def enter_stream(
             choice = await wait_for_capacity(chooser, call, begun, deadline, execution)
         callee, target = choice
         if run_seconds is not None:
-            deadline = min(chooser.clock() + run_seconds, effective_deadline())
-            run_seconds = None
+            begun = chooser.clock()  # of the run
+            deadline, run_seconds = min(begun + run_seconds, effective_deadline()), None
         if execution is not None:
             execution.assigned(callee.id)
         opening = target.open_stream(

@@ -6,7 +6,7 @@ cost of a call is small beside it, and a lost instance costs few items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from math import inf
@@ -24,6 +24,7 @@ from spear._errors import (
     SpearError,
     UnexpectedResult,
 )
+from spear._limits import shown
 from spear._signatures import BATCH
 from spear.calls import R, decode_result_untrusted, enter_stream
 from spear.channels import protected_class
@@ -236,9 +237,10 @@ class ItemCalls(Generic[T]):
     def _arguments(self, item: T) -> tuple[object, ...]:
         if not self._unpack:
             return (item,)
-        if not isinstance(item, Iterable):
+        if isinstance(item, str | bytes | Mapping) or not isinstance(item, Iterable):
             raise InvalidArguments(
-                f"starmap needs items that are lists of arguments, not {item!r:.60}"
+                f"starmap needs items that are lists of arguments, not {shown(item)}",
+                code="bad_item",
             )
         return tuple(item)
 

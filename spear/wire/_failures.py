@@ -17,9 +17,10 @@ from spear._errors import (
     WorkerDied,
     is_case,
 )
+from spear._util import MOST_BASES
 
 from ._frames import DELIVERED_MAYBE, DELIVERED_YES
-from ._heads import Head
+from ._heads import Head, HeadValue
 
 # Independent of the limits: message and traceback together must fit into one head.
 MOST_MESSAGE_BYTES: Final = 16 * 1024
@@ -58,10 +59,13 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
     retry_after_ms = 0
     max_message_bytes = min(max_message_bytes, MOST_MESSAGE_BYTES)
     if isinstance(failure, FunctionRaised):
-        head = {
+        head: dict[str, HeadValue] = {
             "type": clip(failure.type_name, MOST_TYPE_BYTES),
             "message": clip(failure.remote_message, max_message_bytes),
         }
+        if failure.base_names:
+            names = failure.base_names[:MOST_BASES]
+            head["bases"] = [clip(each, MOST_TYPE_BYTES) for each in names]
         if failure.remote_code:
             head["raised"] = clip(failure.remote_code, MOST_TYPE_BYTES)
         if failure.remote_traceback:
@@ -106,6 +110,7 @@ def decode_failure_untrusted(
         return FunctionRaised(
             message if isinstance(message, str) else "",
             type_name=clip(name, MOST_TYPE_BYTES) if isinstance(name, str) else "Exception",
+            base_names=_names_untrusted(head.get("bases")),
             remote_code=clip(raised, MOST_TYPE_BYTES) if isinstance(raised, str) else "",
             remote_traceback=(
                 _clip_traceback(trace, max_message_bytes) if isinstance(trace, str) else None
@@ -122,6 +127,11 @@ def decode_failure_untrusted(
         fit = {n: clip(each, MOST_TYPE_BYTES) for n, each in given.items() if isinstance(each, str)}
         return InvalidArguments(text, **fit, code=code, delivered=delivered)
     return cls(text, code=code, delivered=delivered)
+
+
+def _names_untrusted(value: object) -> tuple[str, ...]:
+    names = value[:MOST_BASES] if isinstance(value, list) else ()
+    return tuple(clip(each, MOST_TYPE_BYTES) for each in names if isinstance(each, str))
 
 
 def _clip_traceback(text: str, max_message_bytes: int) -> str:

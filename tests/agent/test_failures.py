@@ -251,6 +251,33 @@ async def test_the_code_of_a_call_that_failed_inside_a_function_reaches_its_call
             assert (raised.value.code, raised.value.remote_code) == ("function_raised", code)
 
 
+class ApiError(ConnectionError):
+    """An exception of a program's own."""
+
+
+async def test_the_base_classes_of_an_exception_arrive_with_its_name() -> None:
+    app = Agent()
+
+    @app.function
+    async def ask() -> None:
+        raise ApiError("busy")
+
+    @app.function
+    async def ask_another() -> None:
+        raise FunctionRaised("busy", type_name="ApiError", base_names=("ConnectionError",))
+
+    @app.function
+    async def fail() -> None:
+        raise ConnectionResetError("of Python itself")
+
+    bases = ("ConnectionError", "OSError", "Exception", "BaseException")
+    async with calling(app) as caller:
+        for name, expected in ("ask", bases), ("ask_another", bases[:1]), ("fail", ()):
+            with pytest.raises(FunctionRaised) as raised:
+                await caller.call(name)
+            assert raised.value.base_names == expected
+
+
 # -- groups -------------------------------------------------------------------------------------------
 
 

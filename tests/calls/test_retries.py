@@ -58,6 +58,43 @@ def test_a_function_that_raised_a_listed_class_is_tried_again(name: str) -> None
     assert not policy.may_repeat(FunctionRaised("no", type_name="OtherConnectionError"))
 
 
+@pytest.mark.parametrize(
+    ("on", "matches"),
+    [
+        ("ConnectionError", True),
+        ("OSError", True),
+        ("IOError", True),
+        ("Exception", True),
+        ("object", False),
+        ("ValueError", False),
+        ("ApiError", False),
+        (ConnectionError, True),
+        (ConnectionResetError, True),
+        (ConnectionAbortedError, False),
+    ],
+)
+def test_subclasses_of_a_listed_class_of_python_are_tried_again(
+    on: str | type[BaseException], matches: bool
+) -> None:
+    """``on=("ConnectionError",)`` once did not match the ConnectionResetError of a socket."""
+    policy = RetryPolicy(on=(on,), idempotent=True)
+    assert policy.may_repeat(FunctionRaised("", type_name="ConnectionResetError")) is matches
+
+
+def test_subclasses_of_a_listed_class_of_the_function_are_tried_again() -> None:
+    late = FunctionRaised("", type_name="ReadTimeout", base_names=("Timeout", "ConnectionError"))
+    unknown = FunctionRaised("", type_name="ReadTimeout")
+    for on in "api.Timeout", "Timeout", "ConnectionError", "OSError":
+        policy = RetryPolicy(on=(on,), idempotent=True)
+        assert policy.may_repeat(late)
+        assert not policy.may_repeat(unknown)
+
+
+def test_a_policy_keeps_the_names_of_its_classes() -> None:
+    policy = RetryPolicy(on=(ConnectionError, WorkerDied, "KeyError"), idempotent=True)
+    assert policy.on == ("ConnectionError", "WorkerDied", "KeyError")
+
+
 def test_what_a_function_raised_needs_an_idempotent_function() -> None:
     with pytest.raises(ConfigurationError, match="needs idempotent=True") as caught:
         RetryPolicy(on=("ConnectionError",))
@@ -72,6 +109,8 @@ def test_what_a_function_raised_needs_an_idempotent_function() -> None:
         ({"max_seconds": "1"}, "retry.max_seconds"),
         ({"on": "KeyError", "idempotent": True}, "retry.on"),
         ({"on": ("",), "idempotent": True}, "retry.on"),
+        ({"on": ConnectionError, "idempotent": True}, "retry.on"),
+        ({"on": (int,), "idempotent": True}, "retry.on"),
     ],
 )
 def test_wrong_values_are_refused(mistake: dict[str, object], key: str) -> None:

@@ -226,6 +226,7 @@ async def test_the_timeout_of_an_item_counts_from_its_start(
     assert [each.result for each in outcomes if each.error is None] == pytest.approx([4] * 4)
     assert isinstance(outcomes[2].error, DeadlineExceeded)
     assert outcomes[2].error.delivered != "no"
+    assert "rest took longer than 10 s" in str(outcomes[2].error)  # not with the wait for a slot
 
 
 async def test_a_late_item_of_a_batch_is_the_only_one_that_fails(
@@ -1150,13 +1151,15 @@ async def test_several_tasks_may_take_the_results() -> None:
     assert sorted(map(str, taken)) == sorted(map(str, range(50)))
 
 
-async def test_an_item_of_starmap_that_is_no_list_fails_alone(size: str) -> None:
-    items: list[object] = [(1,), (2,), 3, (4,)]
+@pytest.mark.parametrize("wrong", [3, "tea", b"tea", {"tea": 1}], ids=repr)
+async def test_an_item_of_starmap_that_is_no_list_fails_alone(size: str, wrong: object) -> None:
+    items: list[object] = [(1,), (2,), wrong, (4,)]
     async with deployed(Probe().agent) as deployment:
         mapping = deployment.echo.starmap(items, on_error="keep")  # type: ignore[call-overload]  # the mistake
         async with mapping as outcomes:
             found = [each async for each in outcomes]
     assert isinstance(found[2].error, InvalidArguments)
+    assert (found[2].error.code, found[2].attempts) == ("bad_item", 0)
     assert [each.result for each in found] == [1, 2, None, 4]
 
 

@@ -180,6 +180,30 @@ def test_s14_text_is_capped_and_always_fits_into_a_head(max_bytes: int) -> None:
     assert arrived.remote_message.endswith("...")
 
 
+def test_the_base_classes_of_an_exception_travel_with_its_name() -> None:
+    raised = FunctionRaised("gone", type_name="Timeout", base_names=("ApiError", "OSError"))
+    arrived = over_the_wire(raised)
+    assert isinstance(arrived, FunctionRaised)
+    assert arrived.base_names == ("ApiError", "OSError")
+
+
+def test_s14_names_of_base_classes_are_capped_at_both_ends() -> None:
+    names = ("é" * 9999,) * 50
+    arrived = over_the_wire(FunctionRaised("", base_names=names))
+    head: dict[str, HeadValue] = {"bases": [*names, 7]}
+    number = FAILURE_NUMBERS[FunctionRaised]
+    uncut = decode_failure_untrusted(0, number, 0, head, MESSAGE_BYTES)
+    odd = decode_failure_untrusted(0, number, 0, {"bases": [7, "OSError"]}, MESSAGE_BYTES)
+    none = decode_failure_untrusted(0, number, 0, {"bases": "OSError"}, MESSAGE_BYTES)
+    for failure in arrived, uncut:
+        assert isinstance(failure, FunctionRaised)
+        assert len(failure.base_names) == 16
+        assert max(len(each.encode()) for each in failure.base_names) <= 256
+    assert isinstance(odd, FunctionRaised)
+    assert isinstance(none, FunctionRaised)
+    assert (odd.base_names, none.base_names) == (("OSError",), ())
+
+
 def test_text_is_cut_between_characters() -> None:
     assert clip("éééé", 8) == "éééé"
     assert clip("éééé", 7) == "éé..."
