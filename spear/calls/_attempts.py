@@ -79,7 +79,7 @@ async def perform(
         reports, execution: are handed reports of progress, and the instance that gets the call; or None.
         run_seconds: seconds for the call once it has a slot; ``deadline`` then limits the wait for it.
     """
-    attempts, now, run_begun = 0, begun, begun
+    attempts, now, since = 0, begun, begun  # the run counts without a wait that has its own time
     try:
         if deadline <= begun:  # a `move_on_after` around must move on: no DeadlineExceeded
             await checkpoint()
@@ -89,8 +89,8 @@ async def perform(
                 now = chooser.clock()
             callee, target = choice
             if run_seconds is not None:
-                deadline, run_seconds = min(now + run_seconds, effective_deadline()), None
-                run_begun = now
+                since, deadline = now, min(now + run_seconds, effective_deadline())
+                run_seconds = None
             if execution is not None:
                 execution.assigned(callee.id)
             try:
@@ -112,9 +112,7 @@ async def perform(
                 attempts += 1
                 if not may_try_again(error, target, attempts):
                     arrived = reports is not None and reports.arrived
-                    await explain(
-                        chooser, call.function, error, callee, run_begun, deadline, arrived
-                    )
+                    await explain(chooser, call.function, error, callee, since, deadline, arrived)
                     raise
             now = chooser.clock()
     except BaseException as error:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ._handlers import Service as Service
     from ._handshake import Login as Login
     from ._heartbeat import machine_clock as machine_clock
-    from ._interrupts import ProtectedBlock as ProtectedBlock
     from ._interrupts import call_unprotected as call_unprotected
+    from ._interrupts import named_block as named_block
     from ._interrupts import notify as notify
     from ._interrupts import notify_all as notify_all
     from ._interrupts import protected_block as protected_block
@@ -66,7 +66,6 @@ _HOMES = {
     "ManagerStatistics": "._manager",
     "Metadata": "._calls",
     "OnProgress": "._calls",
-    "ProtectedBlock": "._interrupts",
     "Service": "._handlers",
     "ThreadedFunctions": "._peer",
     "Timers": "._timers",
@@ -76,6 +75,7 @@ _HOMES = {
     "default_strategy": "._strategy",
     "expect_strategy": "._strategy",
     "machine_clock": "._heartbeat",
+    "named_block": "._interrupts",
     "notify": "._interrupts",
     "notify_all": "._interrupts",
     "open_communication_factory": "._factory",

@@ -134,11 +134,18 @@ def protected_block(
     Ctrl-C cannot interrupt the generator. With ``contextlib``, an interrupt between the generator's
     ``yield`` and the first line of the block would keep the code after the ``yield`` from running.
     """
+    return named_block(function.__name__, function)
+
+
+def named_block(
+    name: str, function: Callable[P, AsyncIterator[T]]
+) -> Callable[P, AbstractAsyncContextManager[T]]:
+    """Turn a generator into a block as :func:`protected_block` does; errors have another name for it."""
     make = asynccontextmanager(function)
 
     @wraps(function)
     def open_block(*args: P.args, **kwargs: P.kwargs) -> ProtectedBlock[T]:
-        return ProtectedBlock(make(*args, **kwargs), function.__name__)
+        return ProtectedBlock(make(*args, **kwargs), name)
 
     return open_block
 

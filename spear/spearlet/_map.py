@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from math import inf
 from typing import (
     TYPE_CHECKING,
@@ -35,7 +34,7 @@ from spear._limits import expect_whole, shown
 from spear._retry_policy import RetryPolicy
 from spear._util import did_you_mean
 from spear.calls import CallOptions, Mapper, R, open_source
-from spear.channels import ProtectedBlock, open_private_nursery, protected_class
+from spear.channels import named_block, open_private_nursery, protected_class
 
 from ._item_calls import ItemCalls, MapItem
 
@@ -244,7 +243,7 @@ def _open_map(
     others: tuple[object, ...],
     on_error: OnError,
     options: EachOptions,
-) -> ProtectedBlock[MapResults[R] | MapResults[MapItem[T, R]]]:
+) -> AbstractAsyncContextManager[MapResults[R] | MapResults[MapItem[T, R]]]:
     """Open the block of a method; refuse arguments that the method does not have."""
     function = cast("Function[R]", calls)
     name = f"{function.name}.{method}"
@@ -261,10 +260,8 @@ def _open_map(
             )
             raise InvalidArguments(message, parameter=option, code="unknown_argument")
     given: MapOptions = {"ordered": method != "for_each", **options}
-    block = asynccontextmanager(_run_map)(
-        function, name, items, unpack=method == "starmap", on_error=on_error, **given
-    )
-    return ProtectedBlock(block, name)
+    open_block = named_block(name, _run_map)
+    return open_block(function, name, items, unpack=method == "starmap", on_error=on_error, **given)
 
 
 def _advice(function: str, method: str, option: str, known: frozenset[str]) -> str:
