@@ -47,6 +47,8 @@ TEXTS: Final = (
 ITEMS: Final = ("Items", "AsyncIterable", "AsyncIterator")
 """Names of types of a parameter that is no argument, but takes the items that a caller sends."""
 
+_STRING: Final = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+
 STREAMS: Final = (
     "AsyncGenerator", "AsyncIterable", "AsyncIterator", "Generator", "Iterable", "Iterator",
 )  # fmt: skip
@@ -201,13 +203,41 @@ def parse_signature_untrusted(text: str | None) -> Signature | None:
 
     if text is None or len(text) > MAX_SIGNATURE:
         return None
-    try:
-        body = ast.parse(f"def {text}: ...").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
-        return None
-    return Signature(body[0])
+    _, _, rest = text.partition("(")  # the name may have dots and dashes
+    for readable in (rest, without_objects(rest)):
+        try:
+            body = ast.parse(f"def _({readable}: ...").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
+            return None
+        return Signature(body[0])
+    return None
+
+
+def without_objects(text: str) -> str:
+    """Return the text of a signature without reprs that are no expressions of Python.
+
+    ``<Color.RED: 'red'>`` becomes the value of the member, ``<function f at 0x7f>`` becomes ``...``.
+    """
+    import re
+
+    text = text.replace(".<locals>", "")
+    pieces: list[str] = []
+    depth = begin = end = 0
+    for found in re.finditer(rf"{_STRING}|->|[<>]", text):
+        if found[0] == "<":
+            begin = begin if depth else found.start()
+            depth += 1
+        elif found[0] == ">" and depth:
+            depth -= 1
+            if not depth:
+                member = re.fullmatch(
+                    rf"<[\w.|]+: ({_STRING}|-?[0-9]+)>", text[begin : found.end()]
+                )
+                pieces += [text[end:begin], member[1] if member else "..."]
+                end = found.end()
+    return "".join([*pieces, text[end:]])
 
 
 def name_of(annotation: ast.expr | None) -> str:

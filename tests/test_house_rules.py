@@ -328,7 +328,7 @@ TAKES_APART = {
 LOOKS_UP = {"findall", "finditer", "fullmatch", "get", "match", "search", "sub"}
 MAY_READ_MESSAGES = {
     ("spear/config/_toml.py", "_fault_in"),
-    ("spear/annotations/_models.py", "_of_struct"),
+    ("spear/annotations/_models.py", "mismatch_of_struct"),
 }
 """Functions that must read a message; their docstrings say why."""
 

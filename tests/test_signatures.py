@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import enum
+import inspect
+import re
 from collections import abc
+from datetime import date
 from typing import Any
 
 import pytest
@@ -197,7 +201,99 @@ def test_text_in_a_list_stays_text_where_only_text_is_meant(
     assert [signature.keeps_text("a", 1.1, item=index) for index in range(3)] == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("b(code: str, color: q2.C = <C.A: '1'>) -> str", True),
+        ("shop.b-2(code: str, key=<function f.<locals>.<lambda> at 0x7f>)", True),
+        ("b(code: str, where: shop.f.<locals>.C = '<')", True),
+        ("b(code: Literal[<C.A: '1'>, <C.B: \"it's >\">])", True),
+        ("b(code: Literal[<C.A: 1>])", False),
+        ("b(code: int, mode=[<M.R|W: 3>], odd=<object> or <a <b>>)", False),
+    ],
+)
+def test_reprs_that_are_no_python_do_not_hide_a_signature(text: str, kept: bool) -> None:
+    signature = parse_signature_untrusted(text)
+    assert signature is not None
+    assert signature.parameters[0].name == "code"
+    assert signature.keeps_text(0, 1) is kept
+
+
+def test_an_object_that_never_ends_is_no_signature() -> None:
+    assert parse_signature_untrusted("f(x=<object at 0x7f) -> int") is None
+
+
 def test_a_union_of_many_types_is_read() -> None:
     signature = parse_signature_untrusted(f"f(a: {' | '.join(['list[str]'] + ['None'] * 300)})")
     assert signature is not None
     assert signature.makes_list("a", ["a"])
+
+
+class Colour(enum.Enum):
+    RED = "1"
+    BLUE = "2"
+
+
+class Mode(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+Many = enum.Enum("Many", [f"m{number}" for number in range(21)])  # type: ignore[misc]  # made of names
+
+
+def test_a_signature_can_be_parsed_whatever_its_defaults_are() -> None:
+    app = Agent()
+
+    async def dye(code, **more):  # type: ignore[no-untyped-def]  # below
+        raise AssertionError
+
+    defaults = {
+        "colour": Colour.RED, "colours": [Colour.RED], "key": lambda: 1, "other": object(),
+        "mode": Mode.READ | Mode.WRITE, "when": date(2026, 1, 31), "mark": "<>'", "cut": Cut(),
+    }  # fmt: skip
+    optional = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in defaults.items()
+    ]
+    code = inspect.Parameter("code", inspect.Parameter.POSITIONAL_ONLY, annotation="str")
+    dye.__signature__ = inspect.Signature([code, *optional])  # type: ignore[attr-defined]  # PEP 362
+    app.function(name="shop.dye")(dye)
+    (described,) = app.describe()
+    assert described["signature"] == (
+        "shop.dye(code: str, /, *, colour='1', colours=['1'], key=..., other=..., mode=3, "
+        """when=datetime.date(2026, 1, 31), mark="<>'", cut=...)"""
+    )
+    signature = parse_signature_untrusted(described["signature"])
+    assert signature is not None
+    assert signature.keeps_text(0, 1.1)
+
+
+class Cut:
+    def __repr__(self) -> str:
+        return "a cut) -> ("
+
+
+def test_an_enum_is_described_by_its_values() -> None:
+    app = Agent()
+
+    async def dye(a, b, c, d, e, f, g) -> None:  # type: ignore[no-untyped-def]  # below
+        raise AssertionError
+
+    dye.__annotations__ = {
+        "a": Colour, "b": Colour | None, "c": list[Colour], "d": int | None, "e": list[int],
+        "f": Many, "g": Mode,
+    }  # fmt: skip
+    app.function(dye)
+    (described,) = app.describe()
+    signature = parse_signature_untrusted(described["signature"])
+    assert signature is not None
+    assert signature.keeps_text("a", 1)
+    assert signature.keeps_text("b", 1)
+    assert signature.keeps_text("c", 1, item=0)
+    assert not signature.keeps_text("f", 1)
+    assert "a: Literal['1', '2'], b: Optional[Literal['1', '2']]" in described["signature"]
+    assert (
+        "c: list[typing.Literal['1', '2']], d: int | None, e: list[int]" in described["signature"]
+    )
+    assert re.search(r"f: [\w.]+\.Many, g: [\w.]+\.Mode", described["signature"])

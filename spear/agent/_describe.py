@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import inspect
 import logging
+import operator
 import re
+import types
+import typing
+from enum import Enum, Flag
+from functools import reduce
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
-from spear._signatures import DESCRIBE, MAX_SIGNATURE
+from spear._signatures import DESCRIBE, MAX_SIGNATURE, without_objects
 from spear.annotations import signature_of
 
 from ._functions import AsyncFunction, RegisteredFunction
@@ -26,6 +31,10 @@ logger: Final = logging.getLogger("spear.agent")
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
 """The private module path before a class of Spear in a signature, to be replaced by ``spear.``."""
+
+
+MAX_MEMBERS: Final = 20
+"""Members of an enum that a signature shows by their values; it names an enum that has more."""
 
 
 @final
@@ -88,11 +97,13 @@ def _signature(function: AnyFunction) -> str:
         if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
             default = default if parameters[0].default is not each.empty else each.empty
             kind = min(kind, parameters[0].kind)
-        annotation = _as_written(each.annotation)
-        parameters.insert(0, each.replace(annotation=annotation, default=default, kind=kind))
+        annotation = _with_values(takes.hints.get(each.name), _as_written(each.annotation))
+        parameters.insert(
+            0, each.replace(annotation=annotation, default=_as_default(default), kind=kind)
+        )
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))
-    return _OURS.sub("spear.", text)
+    return without_objects(_OURS.sub("spear.", text))
 
 
 _BY_POSITION: Final = (
@@ -103,6 +114,41 @@ _BY_POSITION: Final = (
 
 def _as_written(annotation: object) -> object:
     return _Text(annotation) if isinstance(annotation, str) else annotation
+
+
+def _with_values(hint: object, written: object) -> object:
+    """Return an annotation with the values of an enum, from which callers choose; others as written."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum) and not issubclass(hint, Flag):
+        values = tuple(each.value for each in hint)
+        if 0 < len(values) <= MAX_MEMBERS and {*map(type, values)} <= {str, int}:
+            return typing.Literal[values]
+    elif origin in (typing.Union, types.UnionType):
+        parts = [_with_values(each, each) for each in arguments]
+        if any(part is not each for part, each in zip(parts, arguments, strict=True)):
+            return reduce(operator.or_, parts)
+    elif origin in (list, set, frozenset) and len(arguments) == 1:
+        part = _with_values(arguments[0], arguments[0])
+        if part is not arguments[0]:
+            return types.GenericAlias(origin, (part,))
+    return written
+
+
+def _as_default(value: object) -> object:
+    """Return a default whose repr callers can parse: the value of a member of an enum, or ``...``."""
+    if value is inspect.Parameter.empty:
+        return value
+    value = value.value if isinstance(value, Enum) else value
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    import ast  # takes long to load, and few functions need it
+
+    text = without_objects(repr(value))
+    try:
+        ast.parse(f"_(_={text})", mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        text = "..."
+    return _Text(text)
 
 
 def describing(functions: Iterable[RegisteredFunction]) -> RegisteredFunction:

@@ -81,7 +81,15 @@ def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
                 check = item_check(hint) if is_items(hint) else build_check(hint)
                 impossible = check.impossible if check else None
             if impossible is not None:
-                yield name, f"{impossible.__name__} cannot be sent: {_advice_for(impossible)}"
+                yield name, _fault_of(impossible)
+
+
+def _fault_of(impossible: type) -> str:
+    if impossible.__module__.partition(".")[0] == "annotated_types":
+        return (
+            f"nothing checks the constraint {impossible.__name__}: import pydantic, or use a model"
+        )
+    return f"{impossible.__name__} cannot be sent: {_advice_for(impossible)}"
 
 
 _ADVICE: Final = {

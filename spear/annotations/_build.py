@@ -23,6 +23,7 @@ numpy scalar class                        a number in its range
 ``pathlib`` paths                         a path, or text
 ``spear.Array``                           an array
 numpy's ``ndarray``, ``NDArray[...]``     an array, or lists of numbers → an ndarray
+``Annotated[T, constraint]``              as for ``T``, and what the package's constraint allows
 a class with a codec (``spear.codec``)    an instance of the class, or as without the codec
 tables and data frames                    a table or data frame, or rows → as annotated
 another class                             an instance of the class, which no decoded value can be:
@@ -46,6 +47,7 @@ from typing import Final, TypeAlias
 from ._arrays import array_check
 from ._check import Build, Check
 from ._coded import coded_check
+from ._constraints import constrained
 from ._containers import container_check, union_check
 from ._models import model_check, numpy_scalar_check, struct_check
 from ._scalars import SCALAR_CHECKS, enum_check, literal_check
@@ -79,28 +81,34 @@ _WRAPPERS: Final = (
 
 def unwrapped(hint: object) -> object:
     """Return the annotation inside of a ``NewType``, a ``type`` statement, ``Annotated`` and similar."""
-    while True:
-        if isinstance(hint, typing.NewType):
-            hint = hint.__supertype__
-        elif type(hint).__name__ == "TypeAliasType":  # the `type` statement of Python 3.12
-            hint = getattr(hint, "__value__", None)
-        elif (
-            type(typing.get_origin(hint)).__name__ == "TypeAliasType"
-        ):  # NDArray[float64] of numpy 2.5
-            value = getattr(typing.get_origin(hint), "__value__", None)
-            has_variables = bool(getattr(value, "__parameters__", ()))
-            hint = operator.getitem(value, typing.get_args(hint)) if has_variables else value  # type: ignore[arg-type]  # a generic alias
-        elif type(hint).__name__ == "InitVar":
-            hint = getattr(hint, "type", None)
-        elif typing.get_origin(hint) in _WRAPPERS:
-            hint = typing.get_args(hint)[0]
-        else:
-            return hint
+    while (inside := _inside(hint)) is not hint:
+        hint = inside
+    return hint
+
+
+def _inside(hint: object) -> object:
+    """Return the annotation one level inside of a wrapper; any other annotation as it is."""
+    if isinstance(hint, typing.NewType):
+        return hint.__supertype__
+    if type(hint).__name__ == "TypeAliasType":  # the `type` statement of Python 3.12
+        return getattr(hint, "__value__", None)
+    if type(typing.get_origin(hint)).__name__ == "TypeAliasType":  # NDArray[float64] of numpy 2.5
+        value = getattr(typing.get_origin(hint), "__value__", None)
+        has_variables = bool(getattr(value, "__parameters__", ()))
+        return operator.getitem(value, typing.get_args(hint)) if has_variables else value  # type: ignore[arg-type]  # a generic alias
+    if type(hint).__name__ == "InitVar":
+        return getattr(hint, "type", None)
+    if typing.get_origin(hint) in _WRAPPERS:
+        return typing.get_args(hint)[0]
+    return hint
 
 
 def build_check(hint: object) -> Check | None:
     """Return the check for an annotation; None if it allows every value."""
-    hint = unwrapped(hint)
+    while (inside := _inside(hint)) is not hint:
+        if typing.get_origin(hint) is typing.Annotated:
+            return constrained(hint, build_check(inside))
+        hint = inside
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is types.NoneType:
         return Check("None", types.NoneType)

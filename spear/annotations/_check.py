@@ -59,9 +59,9 @@ class Check:
         except Mismatch as mismatch:
             raise mismatch.inside(step) from None
 
-    def mismatch(self, value: object) -> Mismatch:
-        """Return the error for a value that does not fit."""
-        return Mismatch.of_type(self.text, value)
+    def mismatch(self, value: object, hint: str = "") -> Mismatch:
+        """Return the error for a value that does not fit, with a hint on what to send instead."""
+        return Mismatch.of_type(self.text, value, hint)
 
 
 def first_impossible(parts: Iterable[Check | None]) -> type | None:

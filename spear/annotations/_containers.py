@@ -9,6 +9,7 @@ from collections import abc
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from spear._arrays import Array
 from spear._signatures import LISTS, MAPS, SETS
 
 from ._check import Build, Check, NeverExact, named, shown
@@ -52,7 +53,7 @@ def _list(arguments: tuple[object, ...], build: Build) -> Check:
 
     def convert(value: object) -> object:
         if type(value) is not list:
-            raise check.mismatch(value)
+            raise check.mismatch(value, "send value.tolist()" if type(value) is Array else "")
         if set(map(type, value)) <= {exact}:  # three times as fast as checking one by one
             return value
         return [each.at(item, f"[{index}]") for index, item in enumerate(value)]
@@ -153,12 +154,12 @@ def union_check(arguments: tuple[object, ...], build: Build) -> Check | None:
             try:
                 return check(value)
             except Mismatch as mismatch:
+                if mismatch.is_detailed and values == [check]:  # or None
+                    raise
                 # The alternative whose mismatch lies deepest in the value is the intended one.
                 if mismatch.path and (deepest is None or len(mismatch.path) > len(deepest.path)):
                     deepest = mismatch
-        if deepest is not None:
-            raise deepest
-        raise whole.mismatch(value)
+        raise deepest or whole.mismatch(value)
 
     whole.complete(convert)
     return whole

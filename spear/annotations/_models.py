@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 from spear._tagged import names_of
 from spear._util import text_of
@@ -30,23 +32,39 @@ def model_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check
         try:
             return validate(value, **options)
         except Exception as error:  # the model's own validators may raise any exception
-            raise _of_model(cls, error) from error
+            raise mismatch_of_model(cls.__name__, error) from error
 
     check.complete(convert)
     return check
 
 
-def _of_model(cls: type, error: Exception) -> Mismatch:
-    """Return the mismatch for pydantic's ValidationError, which lists the faults with their places."""
+MAX_FAULTS: Final = 5
+"""Faults of one value that a message lists; it counts the others."""
+
+
+def mismatch_of_model(name: str, error: Exception) -> Mismatch:
+    """Return the mismatch for pydantic's ValidationError, which lists the faults with their places.
+
+    Args:
+        name: the name of the model, for the message of another exception.
+        error: the exception that the validation has raised.
+    """
     with suppress(Exception):
-        first, *others = error.errors()  # type: ignore[attr-defined]  # of a ValidationError only
-        more = f" (and {len(others)} more)" if others else ""
-        mismatch = Mismatch(f"{first['msg']}{more}")
-        for step in reversed(first["loc"]):
-            is_name = isinstance(step, str) and step.isidentifier()
-            mismatch.inside(f".{step}" if is_name else f"[{step!r}]")
-        return mismatch
-    return Mismatch(f"not a valid {cls.__name__}: {text_of(error)}")
+        faults = [(_place(each["loc"]), each["msg"]) for each in error.errors()]  # type: ignore[attr-defined]  # of a ValidationError only
+        (path, message), *others = faults
+        listed = [f"{place}: {text}" if place else text for place, text in others[: MAX_FAULTS - 1]]
+        left = len(others) - len(listed)
+        more = f" (and {left} more)" if left else ""
+        return Mismatch(f"{'; '.join([message, *listed])}{more}").inside(path)
+    return Mismatch(f"not a valid {name}: {text_of(error)}")
+
+
+def _place(steps: Iterable[object]) -> str:
+    """Return the place of a fault, such as ``.items[2].sku``."""
+    return "".join(
+        f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]"
+        for step in steps
+    )
 
 
 def struct_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
@@ -70,7 +88,7 @@ def struct_check(cls: type, arguments: tuple[object, ...], build: Build) -> Chec
         try:
             return msgspec.convert(value, hint, str_keys=True, dec_hook=convert_other)
         except msgspec.ValidationError as error:
-            raise _of_struct(error) from error
+            raise mismatch_of_struct(error) from error
         except Exception as error:  # from the struct's own code
             raise Mismatch(f"not a valid {cls.__name__}: {text_of(error)}") from error
 
@@ -78,7 +96,7 @@ def struct_check(cls: type, arguments: tuple[object, ...], build: Build) -> Chec
     return check
 
 
-def _of_struct(error: Exception) -> Mismatch:
+def mismatch_of_struct(error: Exception) -> Mismatch:
     """Return the mismatch for msgspec's ValidationError, whose text alone has the place of the fault.
 
     The text is like "Expected `int`, got `str` - at `$.items[0]`".

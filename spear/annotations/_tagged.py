@@ -5,6 +5,7 @@ Each accepts values of its class, and text in the form that JSON callers send.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -26,6 +27,27 @@ from spear._scalars import (
 from ._check import Build, Check, shown
 from ._mismatch import Mismatch
 
+_SHORT_DATE: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII
+)
+_SHORT_TIME: Final = re.compile(r"(\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+
+
+def _datetime(value: object) -> datetime:
+    """Return the date and time in a text, whose seconds or whole time of day may be missing."""
+    if isinstance(value, str) and (short := _SHORT_DATE.fullmatch(value)):
+        day, clock, offset = short.groups("")
+        value = f"{day}T{clock or '00:00'}:00{offset}"
+    return read_datetime(value)
+
+
+def _time(value: object) -> time:
+    """Return the time of day in a text, whose seconds may be missing."""
+    if isinstance(value, str) and (short := _SHORT_TIME.fullmatch(value)):
+        clock, offset = short.groups("")
+        value = f"{clock}:00{offset}"
+    return read_time(value)
+
 
 def _seconds(value: object) -> timedelta:
     try:
@@ -46,15 +68,23 @@ def _complex(value: object) -> complex:
 
 
 _READERS: Final[Mapping[type, tuple[str, Mapping[type, Callable[[object], object]]]]] = {
-    datetime: ("datetime", {str: read_datetime}),
+    datetime: ("datetime", {str: _datetime}),
     date: ("date", {str: read_date}),
-    time: ("time", {str: read_time}),
+    time: ("time", {str: _time}),
     timedelta: ("timedelta", {str: read_duration, int: _seconds, float: _seconds}),
     Decimal: ("Decimal", {str: read_decimal, int: _decimal}),
     UUID: ("UUID", {str: read_uuid}),
     complex: ("complex", {list: read_complex, int: _complex, float: _complex}),
 }
 """For each class its name, and functions that make it of other types. They raise ValueError."""
+
+
+_HINTS: Final[Mapping[tuple[type, type], str]] = {
+    (date, datetime): "send value.date()",
+    (time, datetime): "send value.time()",
+    (Decimal, float): 'send text, such as "1.50"',
+}
+"""What to send instead of a value, by (class of the annotation, type of the value)."""
 
 
 def tagged_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check | None:
@@ -69,7 +99,7 @@ def tagged_check(cls: type, arguments: tuple[object, ...], build: Build) -> Chec
     def convert(value: object) -> object:
         read = readers.get(type(value))
         if read is None:
-            raise check.mismatch(value)
+            raise check.mismatch(value, _HINTS.get((cls, type(value)), ""))
         try:
             return read(value)
         except ValueError as error:

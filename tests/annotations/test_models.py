@@ -218,7 +218,7 @@ def test_a_numpy_nan_stays_one() -> None:
     [
         (Line, {"item": "x", "count": "two"}, ".count", "Input should be a valid integer"),
         (Line, {"item": "x", "where": [[1], ["y"]]}, ".where[1][0]", "Input should be a valid number"),
-        (Line, {"count": "x"}, ".item", "Field required (and 1 more)"),
+        (Line, {"count": "x"}, ".item", "Field required; .count: Input should be a valid integer"),
         (Line, "x", "", "Input should be a valid dictionary or instance of Line"),
         (Order, {"customer": "Eve"}, ".customer", "Value error, Eve gets nothing"),
         (Order, {"customer": "Mallory"}, "", "not a valid Order: Mallory gets nothing either"),
