@@ -20,12 +20,15 @@ def error_object(error: SpearError, *, tell_all: bool = False) -> dict[str, obje
         error: the error to report.
         tell_all: whether to include the last output of an instance.
     """
-    return {
+    told: dict[str, object] = {
         "kind": type(error).__name__,
         "code": error.code,
         "message": error.summary,
         "delivered": error.delivered,
-    } | _details(error, tell_all=tell_all)
+    }
+    if notes := getattr(error, "__notes__", None):
+        told["notes"] = list(notes)
+    return told | _details(error, tell_all=tell_all)
 
 
 def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:

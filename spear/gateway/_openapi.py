@@ -36,6 +36,7 @@ _ERROR: Final[Schema] = {
                 "request_id": {"type": "string"},
                 "type": {"type": "string"},
                 "remote_code": {"type": "string"},
+                "notes": {"type": "array", "items": {"type": "string"}},
                 "parameter": {"type": "string"},
                 "expected": {"type": "string"},
                 "got": {"type": "string"},

@@ -55,6 +55,13 @@ def test_when_to_try_again() -> None:
     assert retry_header(None) == ()
 
 
+def test_the_notes_of_an_error_are_told() -> None:
+    lost = died("no")
+    assert "notes" not in describe(lost)
+    lost.add_note("not tried again: the retry budget of shop is used up")
+    assert describe(lost)["notes"] == ["not tried again: the retry budget of shop is used up"]
+
+
 def test_what_is_told() -> None:
     raised = spear.FunctionRaised("no", type_name="ValueError", remote_traceback="Traceback: ...")
     assert describe(raised, request_id="r") == {

@@ -94,6 +94,20 @@ async def test_the_policy_of_the_call_comes_before_those_of_the_function_and_the
         assert (await deployment.refuse.ask(2)).result == pytest.approx(57)
 
 
+async def test_a_call_that_the_budget_keeps_from_a_retry_says_so(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    notes: list[str] = []
+    async with deployed(DeploymentSettings(retry=REFUSED)) as (deployment, begun):
+        for _ in range(60):
+            with pytest.raises(FunctionRaised) as caught:
+                await deployment.refuse(1000)
+            notes += getattr(caught.value, "__notes__", [])
+        # 100 retries, and a tenth for each of the calls; two for each call, as long as there are some.
+        assert len(begun) == 60 + 105
+    assert set(notes) == {"not tried again: the retry budget of slow is used up"}
+
+
 async def test_settings_that_change_apply_to_the_next_call(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
