@@ -130,13 +130,13 @@ def codec(  # type: ignore[explicit-any]  # decode() takes any content
     """Let values of a type be arguments, results and items, also inside of lists and dicts.
 
     Call it once for each type, in a module that the caller and the function both import. Values of
-    subclasses are not included.
+    subclasses are refused: each class needs its own codec.
 
     Args:
         type: the type, which is neither one that Spear sends itself, nor a subclass of ``bytes``.
         encode: returns a value that can be sent, for a value of the type.
-        decode: returns the value again. It sees data of the other process, and should check it. Tuples
-            arrive as lists.
+        decode: called with one argument, what ``encode`` has returned, but with lists for tuples; returns
+            the value. The argument comes from another process, so check it.
         name: the name on the wire, the same in both processes; by default the module and the name of the
             type.
 

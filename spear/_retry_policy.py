@@ -72,9 +72,10 @@ class RetryPolicy:
     """A policy for failed calls: which are tried again, how often and after which delays.
 
     A call that certainly was not executed (``delivered`` is "no") is tried again after a lost instance,
-    an overload or a shutdown. All attempts together have the time of one call. Each attempt is a call in
-    the statistics of its deployment. All retries at a deployment, except those of maps, are at most a
-    tenth of the calls with a policy, and 100 more.
+    an overload or a shutdown. The timeout of the call covers all attempts and the delays between them.
+    Each attempt is a call in the statistics of its deployment. A deployment makes at most 100 retries
+    and one more for every ten calls with a policy, those of maps not counted. ``max_attempts=1`` switches
+    retries off.
 
     Attributes:
         max_attempts: the most attempts, the first one included.
@@ -83,8 +84,8 @@ class RetryPolicy:
         on: exception classes or their names, such as ``ConnectionError`` or "ConnectionError": a call
             whose function raised one of them, or a subclass, is tried again. The attribute has the names.
             A module in front ("builtins.ConnectionError") is allowed and ignored.
-        idempotent: whether the function may run twice for one call. Needed for ``on``. A call that may
-            have run when its instance was lost is then tried again, too.
+        idempotent: whether the function may run twice for one call. Needed for ``on``. With it, a call
+            that may have run when its instance was lost is tried again, too.
 
     Raises:
         ConfigurationError: a value is out of its range, or ``on`` is given without ``idempotent``.

@@ -125,11 +125,12 @@ class Agent:
         """Register a function for calls by the host, and return the function unchanged.
 
         * ``async def``: a Trio task, cancelled when the caller cancels the call or its deadline passes.
-        * ``def``: runs in a thread, without interruption; its slot becomes free when it has ended.
+        * ``def``: runs in a thread. Nothing interrupts it: after its deadline it still runs to its end.
         * ``async def`` with ``yield``, ``def`` with ``yield``: a stream of items.
 
-        Arguments are checked against annotations. Maps are converted to annotated attrs classes and
-        dataclasses. A parameter annotated with ``Items`` gets the items that the caller sends.
+        Arguments are checked against annotations, and dicts are converted to objects of annotated
+        classes. A parameter annotated with ``Items`` gets the items that the caller sends in a stream
+        that it has opened with ``f.stream(sends_items=True)``.
 
         Args:
             function: the function, if this method is used as ``@app.function``.
@@ -189,21 +190,23 @@ class Agent:
         Callers pass one item, ``await f.embed("a text")``, and get one result. The function must have one
         parameter, and return a list with one entry for each item, in their order. An exception among the
         entries is the failure of its call alone; an exception that the function raises is the failure of
-        all calls of the batch. An argument that does not fit fails its call before it joins a batch.
+        all calls of the batch, and so is a list of another length. An argument of a wrong type fails its
+        own call, and joins no batch.
 
         A batch begins ``max_wait_seconds`` after its first call has arrived, or as soon as it is full.
         Calls that arrive while ``max_concurrent_batches`` run make up the next batches. A call that is
-        cancelled, or late, before its batch begins is not in it. Later, the other calls of the batch go
-        on; when the last one has been cancelled, so is the function, as one of :meth:`function`.
+        cancelled, or late, before its batch begins is not in it. If it is cancelled later, the other
+        calls of the batch go on; when all have been cancelled, so is the function, unless it is a
+        ``def``.
 
         Args:
             function: the function, if this method is used as ``@app.batched``.
-            max_size: most calls of a batch; with ``weight``, the most that their weights make together.
+            max_size: most calls of a batch; with ``weight``, the largest sum of their weights.
             max_wait_seconds: how long the first call of a batch waits for others. With 0, a batch has the
                 calls that are there.
             weight: returns the weight of an item, such as ``len``; called in Trio's thread. An item above
                 ``max_size`` travels alone. Each item weighs 1 by default.
-            max_concurrent_batches: most batches that run at a time.
+            max_concurrent_batches: most batches that run at a time in one process.
             name: the name for callers; by default the function's own name.
             asyncio: whether the function is written for asyncio, to be run in an asyncio loop.
             retry: which failed calls the host tries again; see :meth:`function`.

@@ -134,7 +134,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         returns: object = None,
         keywords: Mapping[str, object] | None = None,
     ) -> Function[R] | Function[S] | Function[object]:
-        """Return the function with other :class:`CallOptions`; options that are not given stay.
+        """Return the function with other :class:`CallOptions`; an option that is None stays as it is.
 
         Type checkers know the results of ``options(returns=Order)``. To them, results of a type that is
         no class, such as ``Order | None``, are objects.

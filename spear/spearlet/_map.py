@@ -163,17 +163,18 @@ class ManyCalls(Generic[R]):
                 async for summary in summaries:
                     print(summary)
 
-        Calls run at a time as there are slots, or ``limit``. Items are pulled when calls can begin, and
-        no further while results are not taken. A call waits for a slot as long as it takes. Short calls
-        travel together, about 5 ms of work in one message; each item has its own result and failure.
-        Leaving the block cancels the calls that have not ended.
+        As many calls run at a time as there are slots, or at most ``limit``. A call waits for a slot as
+        long as it takes. Short calls travel together, about 5 ms of work in one message, and count as one
+        for ``limit``; each item has its own result and failure. Items are pulled ahead of the results
+        that are taken, about two for each slot, and some thousands if calls are very short. Leaving the
+        block cancels the calls that have not ended.
 
         Args:
             items: any iterable, or asynchronous iterable.
             on_error: with "raise", results are the function's, and the first failure is raised in its
                 turn; no further items are begun then. A note on the exception has the index of the item
                 and its shortened ``repr``. With "keep", results are :class:`MapItem` objects.
-            options: see :class:`MapOptions`. Arguments of all calls are no options: use
+            options: ``limit``, ``ordered``, ``timeout`` and ``retry``; see :class:`MapOptions`. Arguments of all calls are no options: use
                 ``f.options(keywords={"currency": "GBP"}).map(items)``.
 
         Raises:
