@@ -174,8 +174,8 @@ class ManyCalls(Generic[R]):
             on_error: with "raise", results are the function's, and the first failure is raised in its
                 turn; no further items are begun then. A note on the exception has the index of the item
                 and its shortened ``repr``. With "keep", results are :class:`MapItem` objects.
-            options: ``limit``, ``ordered``, ``timeout`` and ``retry``; see :class:`MapOptions`. Arguments of all calls are no options: use
-                ``f.options(keywords={"currency": "GBP"}).map(items)``.
+            options: ``limit``, ``ordered``, ``timeout`` and ``retry``; see :class:`MapOptions`. Arguments
+                of all calls are no options: use ``f.options(keywords={"currency": "GBP"}).map(items)``.
 
         Raises:
             InvalidArguments: an argument cannot be used.
