@@ -59,6 +59,16 @@ def file_of(program: str) -> str:
     return os.path.join(program, ARTIFACT_FILE) if os.path.isdir(program) else program
 
 
+def defines_function(path: str | os.PathLike[str], name: str) -> bool:
+    """Return whether a line of a program's file begins the definition of a function; loads nothing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pattern = re.compile(rf"(async\s+)?def\s+{re.escape(name)}\s*[(\[]")
+            return any(map(pattern.match, file))
+    except OSError:
+        return False
+
+
 @contextmanager
 def loading(program: str) -> Iterator[None]:
     """Note that this process is an instance and loads a program, for as long as the block runs."""

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._targets import being_loaded, file_of, is_file, loading, split_call, split_target
+from spear._targets import (
+    being_loaded,
+    defines_function,
+    file_of,
+    is_file,
+    loading,
+    split_call,
+    split_target,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,3 +66,19 @@ def test_what_is_being_loaded_is_known_while_it_is() -> None:
         assert being_loaded() == "shop.py"
         raise ZeroDivisionError
     assert being_loaded() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def work(item): ...", True), ("async def work(item): ...", True),
+        ("\xff\ndef work[T](item: T): ...", True), ("def works(item): ...", False),
+        ("class A:\n    def work(self): ...", False), ("work = 1", False), ("# def work(", False),
+    ],
+)  # fmt: skip
+def test_a_function_is_found_in_a_file_that_is_not_loaded(
+    tmp_path: Path, text: str, found: bool
+) -> None:
+    (tmp_path / "a.py").write_text(text, encoding="latin-1")
+    assert defines_function(tmp_path / "a.py", "work") is found
+    assert not defines_function(tmp_path / "absent.py", "work")

@@ -281,7 +281,10 @@ def _find_agent(module: ModuleType, program: str, name: str) -> Agent:
             raise LoadFailed(f"{program} defines no {name!r}{_choice(program, agents)}")
         raise LoadFailed(f"{name!r} in {program} is not a spear.Agent{_choice(program, agents)}")
     if not agents:
-        raise LoadFailed(f"{program} defines no spear.Agent; add `app = spear.Agent()`")
+        raise LoadFailed(
+            f"{program} defines no spear.Agent; add `app = spear.Agent()`, and put `@app.function` above "
+            "each function"
+        )
     if len({id(agent) for agent in agents.values()}) > 1:
         raise LoadFailed(f"{program} defines {len(agents)} agents{_choice(program, agents)}")
     return next(iter(agents.values()))

@@ -34,6 +34,9 @@ MAX_KINDS: Final = 20
 
 OTHERS: Final = "of other kinds"
 
+MIN_BAR: Final = 4
+"""Columns of the smallest bar; a terminal with less room beside the text shows the text alone."""
+
 WITHOUT_RICH: Final = "spear: a progress bar needs rich: pip install 'spearlet[cli]'"
 
 
@@ -92,9 +95,11 @@ def _drawing() -> DrawBar:
     console = Console(stderr=True, force_terminal=True)
 
     def draw(share: float, text: str, columns: int) -> str:
+        width = min(40, columns // 3, columns - len(text) - len("  "))
+        if width < MIN_BAR:
+            return text[:columns]
         row = Table.grid(padding=(0, 2, 0, 0))
-        told = Text(text, no_wrap=True, overflow="ellipsis")
-        row.add_row(RichBar(1.0, share, width=min(40, columns // 3)), told)
+        row.add_row(RichBar(1.0, share, width=width), Text(text, no_wrap=True))
         with console.capture() as captured:
             console.print(row, width=columns, end="", no_wrap=True, overflow="ellipsis")
         return captured.get().rstrip("\n")

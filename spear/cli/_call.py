@@ -161,7 +161,9 @@ async def _describe(deployment: Deployment, call: CallCommand, output: ResultOut
     lines = [await usage_of(each) or each.name for each in functions]
     if not call.wants_help:
         if not lines:
-            raise ConfigurationError(f"{call.target!r} has no functions")
+            raise ConfigurationError(
+                f"{call.target!r} registers no functions: put `@app.function` above each of them"
+            )
         known = "\n  ".join(["its functions are", *lines])
         raise ConfigurationError(f"{call.target!r} names no function; {known}")
     await output.write("".join(f"{line}\n" for line in lines).encode())

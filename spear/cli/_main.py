@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDied
 
@@ -13,6 +14,9 @@ from ._parser import CommandParser, make_parser
 from ._say import complain, expect_output, silence
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status, is_refusal
 from ._text import printable
+
+REPORT: Final = "spear: "
+"""The beginning of the line in which an agent reports why it does not start."""
 
 
 def load(words: Sequence[str]) -> CommandParser | SpearError:
@@ -95,8 +99,16 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
     text = f"operating system error: {error!s}" if is_refusal(error) else str(error)
     if getattr(options, "shows_lines", False) and isinstance(error, SpawnFailed | WorkerDied):
         text = error.summary  # the instance's stderr was shown already, line by line
+        if isinstance(error, SpawnFailed):
+            text += _reason_of(error)
     complain(f"spear: {printable(text.rstrip())}")
     return exit_status(error)
+
+
+def _reason_of(error: SpawnFailed) -> str:
+    """Return the last line of an instance that did not start, if the line is a report of its agent."""
+    last = next(iter(error.stderr_tail.splitlines()[-1:]), "")
+    return f": {last.removeprefix(REPORT)}" if last.startswith(REPORT) else ""
 
 
 def _report_group(group: BaseExceptionGroup[BaseException], options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from spear._errors import NotFound, SpearError, WorkerDied
 from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._signatures import DESCRIBE
-from spear._util import NoPublicConstructor, did_you_mean
+from spear._util import NoPublicConstructor
 from spear.calls import make_policy
 from spear.channels import notify_all, protected_class, protected_exit
 from spear.telemetry import DeploymentEvent, InstanceState
@@ -128,8 +128,7 @@ class Deployment(metaclass=NoPublicConstructor):
         if known is not None:
             return known
         if name not in self.functions:
-            functions = ", ".join(self.functions) or "none"
-            hint = did_you_mean(name, self.functions) or f"; known functions: {functions}"
+            hint = self._program.hint_about(name, self.functions)
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
         calls = self._calls_of(name, is_stream=name in self.streams)
         function = self._by_name[name] = cast("Function", Function._create(calls))

@@ -10,13 +10,23 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._ids import MAX_DEPLOYMENT_NAME, problem_of_deployment_name
-from spear._targets import name_of
+from spear._targets import defines_function, name_of
+from spear._util import did_you_mean
 from spear.channels import protected_block
-from spear.runtimes import LocalAgent, RuntimeSettings, blaming_runtime, call_runtime, title_of
+from spear.runtimes import (
+    LocalAgent,
+    ProcessSettings,
+    RuntimeSettings,
+    blaming_runtime,
+    call_runtime,
+    title_of,
+)
 
 from ._held_template import HeldTemplate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spear.channels import CommunicationFactory, Service
     from spear.runtimes import OnEvent, OnLine, Runtime, RuntimeRegistry
 
@@ -46,6 +56,24 @@ class Program:
     def check_replicas(self, most: int) -> None:
         """Raise ConfigurationError if a deployment of the program cannot have so many replicas."""
         call_runtime(self.runtime.name, "check_replicas", self.settings.check_replicas, most)
+
+    def hint_about(self, name: str, known: Sequence[str]) -> str:
+        """Return the end of a message about a function that the program has not registered.
+
+        Reads the program's file, if it has one.
+
+        Args:
+            name: the function that is wanted.
+            known: the functions that are registered.
+        """
+        settings = self.settings
+        file = settings.split_target()[0] if isinstance(settings, ProcessSettings) else None
+        if file is not None and defines_function(file, name):
+            return (
+                f": {file.name} defines {name}(), but does not register it; put `@app.function` above "
+                f"`def {name}`"
+            )
+        return did_you_mean(name, known) or f"; known functions: {', '.join(known) or 'none'}"
 
 
 @final

@@ -322,7 +322,9 @@ def test_without_a_function_there_is_a_list(run: Run, here: Path, target: str) -
     assert first == "spear: 'shop.py' names no function; its functions are"
     assert "  count(number: int) -> AsyncIterator[int]" in lines
     (here / "none.py").write_text("import spear\napp = spear.Agent()\n")
-    assert run("call", "none.py").errors == "spear: 'none.py' has no functions\n"
+    assert run("call", "none.py").errors == (
+        "spear: 'none.py' registers no functions: put `@app.function` above each of them\n"
+    )
 
 
 def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
@@ -362,9 +364,33 @@ def test_a_file_that_does_not_load(run: Run, here: Path, code: str, said: str) -
     done = run("call", "broken.py:anything")
     assert done.status == 6
     *shown, last = done.errors.splitlines()
-    assert last == "spear: process:broken-1#1 did not start: it exited with status 2"
-    assert said in shown[-1]
-    assert shown[-1].startswith("process:broken-1#1 stderr: ")
+    report = shown[-1].removeprefix("process:broken-1#1 stderr: spear: ")
+    assert said in report
+    assert last == f"spear: process:broken-1#1 did not start: it exited with status 2: {report}"
+
+
+def test_a_file_whose_last_words_are_its_own_does_not_repeat_them(run: Run, here: Path) -> None:
+    (here / "broken.py").write_text("import os\nprint('spare', flush=True)\nos._exit(2)\n")
+    done = run("call", "broken.py:anything")
+    last = done.errors.splitlines()[-1]
+    assert (done.status, last) == (
+        6, "spear: process:broken-1#1 did not start: it exited with status 2"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("definition", ["def work(item):", "async def work(item):"])
+@pytest.mark.parametrize("command", [("call",), ("map", "--input", "plain.py", "-j1")])
+def test_a_function_that_is_not_registered_says_so(
+    run: Run, here: Path, command: tuple[str, ...], definition: str
+) -> None:
+    plain = f"import spear\napp = spear.Agent()\n{definition}\n    return item\n"
+    (here / "plain.py").write_text(plain)
+    done = run(*command, "plain.py:work")
+    assert (done.status, done.output) == (4, b"")
+    assert done.errors == (
+        "spear: plain has no function 'work': plain.py defines work(), but does not register it; put "
+        "`@app.function` above `def work`\n"
+    )
 
 
 def test_one_of_two_agents(run: Run, here: Path) -> None:

@@ -138,6 +138,20 @@ def test_lines_of_a_map_and_its_bar_share_a_terminal(here: Path) -> None:
         interrupt(screen)
 
 
+def test_a_bar_has_one_row_on_a_narrow_terminal(here: Path) -> None:
+    """The bar shrinks first; then it goes, and the text is cut."""
+    (here / "items").write_text("tea\nwait\n")
+    words = ("map", "shop.py:dawdle", "--input", "items", "-j1", "--limit=2", "--alone=true")
+    with on_screen(*words, "--output", "out", environment={}) as screen:
+        screen.wait_until(lambda text: "1 of 2 done" in text and BAR in text)
+        screen.resize(30, 24)
+        text = screen.wait_until(lambda text: "1 of 2 done" in text and BAR not in text)
+        *lines, row = text.strip().splitlines()
+        assert row.startswith("1 of 2 done, 0 failed, ")
+        assert not any("failed" in line for line in lines)
+        interrupt(screen)
+
+
 def test_a_quiet_map_has_no_bar(here: Path) -> None:
     (here / "items").write_text("tea\n")
     words = ("map", "shop.py:dawdle", "--input", "items", "-j1", "--quiet", "--output", "out")
