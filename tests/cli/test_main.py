@@ -396,7 +396,7 @@ def test_what_is_not_installed_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "spear: the HTTP gateway needs wsproto: pip install 'spearlet[http]'\n"
+    assert run.stderr == "spear: the HTTP gateway needs wsproto: install the extra spearlet[http]\n"
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_a_missing_library_is_named_and_so_is_the_extra_that_has_it() -> None:
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
     )
     assert run.stdout == (
-        "ConfigurationError the HTTP gateway needs wsproto: pip install 'spearlet[http]'\n"
+        "ConfigurationError the HTTP gateway needs wsproto: install the extra spearlet[http]\n"
     )
 
 
