@@ -582,7 +582,14 @@ async def test_what_is_no_bootstrap_pipe_is_said(tmp_path: Path) -> None:
     ("text", "message", "details"),
     [
         (None, "{path} does not exist", ""),
-        ("x = 1", "a.py defines no spear.Agent; add `app = spear.Agent()`", ""),
+        (
+            "x = 1",
+            (
+                "a.py defines no spear.Agent; add `app = spear.Agent()`, and put `@app.function` "
+                "above each function"
+            ),
+            "",
+        ),
         ("x = (", "a.py, line 1: SyntaxError: '(' was never closed", ""),
         (
             "def f():\n    return 1 / 0\nf()\n",
