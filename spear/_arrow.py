@@ -76,10 +76,13 @@ def _read_message(data: memoryview) -> tuple[int, int]:
     if compression:
         raise ValueError("an Arrow IPC stream is compressed: send it uncompressed")
     (count,) = struct.unpack_from("<q", data, rows) if rows else (0,)
-    (columns,) = struct.unpack_from("<I", data, _follow(data, nodes)) if nodes else (0,)
-    if count < 0:
+    at = _follow(data, nodes) if nodes else 0
+    (columns,) = struct.unpack_from("<I", data, at) if nodes else (0,)
+    # Rows and nulls of each column, those inside of lists included.
+    lengths = struct.unpack_from(f"<{2 * columns}q", data, at + 4)[::2] if columns else ()
+    if min(count, *lengths, 0) < 0:
         raise ValueError("not an Arrow IPC stream: a negative number of rows")
-    return body, count * columns
+    return body, max(count * columns, sum(lengths))
 
 
 def _follow(data: memoryview, at: int) -> int:
@@ -141,7 +144,7 @@ def encode_frame(value: object) -> object:
     kind = type(value)
     if kind.__name__ != "Series":
         return _write(value)
-    return [_write(value.to_frame("values")), value.name]  # type: ignore[attr-defined]  # a series
+    return [_write(value.to_frame("values"), "Series"), value.name]  # type: ignore[attr-defined]  # a series
 
 
 @final
@@ -161,14 +164,28 @@ class _PieceWriter:
         """Do nothing."""
 
 
-def _write(frame: object) -> ArrayPieces:
+def _write(value: object, kind: str = "DataFrame") -> ArrayPieces:
     pyarrow = load_pyarrow()
-    if type(frame).__name__ != "RecordBatch":
-        frame = _table_of(frame)
+    frame = value if type(value).__name__ == "RecordBatch" else _table_of(value)
+    if type(value).__module__.partition(".")[0] == "pandas":
+        frame = _with_notes(value, frame, kind)
     sink = _PieceWriter()
     with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, "w"), frame.schema) as writer:  # type: ignore[attr-defined]  # of pyarrow
         writer.write(frame)
     return ArrayPieces(sink.pieces)
+
+
+def _with_notes(frame: object, table: object, kind: str) -> object:
+    """Return the table of a frame of pandas, with what its receiver has to know. Raises Unsuitable."""
+    import json
+
+    from ._pandas_frames import NOTES, notes_of
+
+    notes = notes_of(frame, table, kind)  # type: ignore[arg-type]  # objects of untyped modules
+    if not notes:
+        return table
+    metadata = {**table.schema.metadata, NOTES: json.dumps(notes).encode()}  # type: ignore[attr-defined]  # a table
+    return table.replace_schema_metadata(metadata)  # type: ignore[attr-defined]  # likewise
 
 
 def decode_frame(name: str, content: object) -> object:
@@ -191,12 +208,13 @@ def decode_frame(name: str, content: object) -> object:
         frame = _polars_frame(_read(content))
         return frame.to_series(0).alias(title) if kind == "Series" else frame
     if package == "pandas":
-        pandas = _load(package)  # first: it teaches pyarrow its own types of columns
-        del pandas
-        frame = _read(content).to_pandas()
+        _load(package)  # first: it teaches pyarrow its own types of columns
+        from ._pandas_frames import restore_frame
+
+        frame = restore_frame(_read(content))
         if kind == "DataFrame":
             return frame
-        series = frame["values"]
+        series = frame["values"]  # type: ignore[index]  # a frame
         series.name = tuple(title) if type(title) is list else title
         return series
     return _read(content, is_batch=kind == "RecordBatch")

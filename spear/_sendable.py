@@ -48,7 +48,7 @@ _ADVICE: Final = {
     "numpy.void": "a list, such as .item()",
     "numpy.generic": "a number, such as float(value)",  # of more digits than a float has
     "pandas.DataFrame": "a list of dicts, such as .to_dict('records')",
-    "pandas.Series": "an array, such as .to_numpy()",
+    "pandas.Series": "a list, such as .tolist(), or a dict, such as .to_dict()",
     "pandas.Index": "an array, such as .to_numpy()",
     "polars.LazyFrame": "a DataFrame, such as .collect()",
     "pyarrow.Array": "a table, such as pyarrow.table({'values': value})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import struct
 import sys
+import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, cast
 
@@ -30,12 +31,14 @@ from spear.wire import (
 )
 
 if TYPE_CHECKING:
+    import numpy
     import pandas
     import polars
     import polars.testing
     import pyarrow
 else:
     REASON = "installed under the main interpreter only"
+    numpy = pytest.importorskip("numpy", reason=REASON)
     pyarrow = pytest.importorskip("pyarrow", reason=REASON)
     pandas = pytest.importorskip("pandas", reason=REASON)
     polars = pytest.importorskip("polars", reason=REASON)
@@ -114,7 +117,7 @@ def test_a_frame_of_pandas_keeps_types_index_times_and_categories() -> None:
 def test_an_index_of_pandas_is_kept(index: object) -> None:
     assert callable(index)
     frame = pandas.DataFrame({"a": [1, 2, 3], "b": [1.0, 2.0, 3.0]}, index=index())
-    pandas.testing.assert_frame_equal(sent(frame), frame, check_freq=False)
+    pandas.testing.assert_frame_equal(sent(frame), frame)
 
 
 def test_an_empty_frame_of_pandas() -> None:
@@ -149,6 +152,137 @@ def test_subclasses_are_refused() -> None:
         encode_sendable(polars.LazyFrame({"a": [1]}))
     with pytest.raises(CannotSend, match="send a table, such as"):
         encode_sendable(pyarrow.array([1]))
+
+
+def objects(*values: object) -> pandas.DataFrame:
+    """Return a frame with one column of objects."""
+    column = pandas.Series([None] * len(values), dtype=object)
+    for row, value in enumerate(values):
+        column.at[row] = value
+    return pandas.DataFrame({"a": [1] * len(values), "o": column})
+
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=1))
+DAY = datetime.datetime(2026, 1, 31, 12)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2], [2**53 + 1, None], [1.5, None], ["a", None], ["a", "b"], [True, None], [b"a", None],
+        [DAY.date(), None], [DAY, None], [DAY.replace(tzinfo=BERLIN)], [DAY.time()],
+        [datetime.timedelta(1), None], [Decimal("1.5")], [uuid.UUID(int=5)], [[1], [2, 3]], [None],
+        [{"a": 1}, {"a": 2}], [{"a": [1.5]}],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_objects_in_a_column_arrive_as_they_were(values: list[object]) -> None:
+    back = cast("pandas.DataFrame", sent(objects(*values)))
+    assert back["o"].dtype == object
+    assert back["o"].tolist() == values
+    assert list(map(type, back["o"])) == list(map(type, values))
+    (series,) = cast("list[pandas.Series]", sent([objects(*values)["o"]]))
+    assert series.dtype == object
+    assert series.tolist() == values
+
+
+def test_missing_objects_arrive_as_none_and_scalars_of_numpy_as_numbers() -> None:
+    for missing in (float("nan"), pandas.NA, pandas.NaT):
+        assert sent(objects("a", missing))["o"].tolist() == ["a", None]  # type: ignore[index]  # a frame
+    nothing = sent(objects(1.5, float("nan")))["o"].tolist()  # type: ignore[index]  # likewise
+    assert nothing == [1.5, None]
+    numbers = sent(objects(numpy.float64(1.5)))["o"].tolist()  # type: ignore[index]  # likewise
+    assert type(numbers[0]) is float
+
+
+def test_arrays_in_a_column_arrive_as_arrays() -> None:
+    back = cast("pandas.DataFrame", sent(objects(numpy.array([1.5, 2]), numpy.array([3.0, 4]))))
+    assert [each.tolist() for each in back["o"]] == [[1.5, 2], [3, 4]]
+    assert type(back["o"][0]) is numpy.ndarray
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([DAY.date(), DAY], "the datetime in row 1 would arrive as a date"),
+        ([{"a": 1}, {"b": 2}], "the dict in row 0 would arrive as another dict"),
+        (
+            [DAY, DAY.replace(tzinfo=BERLIN)],
+            "would arrive as another datetime",
+        ),
+        ([DAY.replace(tzinfo=BERLIN), DAY.replace(tzinfo=datetime.UTC)], "as another datetime"),
+        ([pandas.Timestamp(1500)], "the Timestamp in row 0 would arrive as a datetime"),
+        ([pandas.Timedelta(5, "ns")], "the Timedelta in row 0 would arrive as a timedelta"),
+        ([(1, 2)], "the tuple in row 0 would arrive as a list"),
+        ([{1, 2}], "the set in row 0 would arrive as a list"),
+        ([[1], [1.5]], "the list in row 0 would arrive as another list"),
+    ],
+    ids=str,
+)
+def test_objects_that_arrow_would_change_are_refused(values: list[object], said: str) -> None:
+    with pytest.raises(CannotSend) as caught:
+        encode_sendable([objects(*values)])
+    assert "a DataFrame whose column 'o' would change: " in str(caught.value)
+    assert said in str(caught.value)
+    assert "frame['o'].infer_objects() or .astype(str)" in str(caught.value)
+    assert caught.value.path == "[0]"
+    with pytest.raises(CannotSend, match="a Series whose content would change"):
+        encode_sendable(objects(*values)["o"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: pandas.cut(pandas.Series([1, 2, 3]), 2),
+        lambda: pandas.Categorical(pandas.period_range("2026-01", periods=2, freq="M")),
+        lambda: pandas.Categorical(pandas.date_range("2026-01-01", periods=2, tz="Europe/Berlin")),
+        lambda: pandas.Categorical([(1, 2)]),
+    ],
+    ids=["intervals", "periods", "zone", "tuples"],
+)
+def test_categories_that_arrow_does_not_keep_are_refused(column: object) -> None:
+    assert callable(column)
+    with pytest.raises(
+        CannotSend, match=r"column 'c' has a type that Arrow does not keep .*\['c'\].astype\(str\)"
+    ):
+        encode_sendable(pandas.DataFrame({"c": column()}))
+
+
+def test_categories_of_dates_and_columns_of_intervals_are_kept() -> None:
+    frame = pandas.DataFrame(
+        {
+            "day": pandas.Categorical([DAY.date()] * 2),
+            "size": pandas.interval_range(0, 2),
+            "short": pandas.array(["a", None], dtype="string"),
+        }
+    )
+    pandas.testing.assert_frame_equal(sent(frame), frame)
+
+
+def test_names_that_arrow_would_change_are_refused() -> None:
+    for columns in ([True, False], pandas.period_range("2026-01", periods=2, freq="M")):
+        with pytest.raises(CannotSend, match="whose names of columns Arrow would change"):
+            encode_sendable(pandas.DataFrame([[1, 2]], columns=columns))
+    for index in ([2**53 + 1, None], [DAY.date(), DAY]):
+        frame = pandas.DataFrame({"a": [1, 2]}, index=pandas.Index(index, dtype=object))
+        with pytest.raises(CannotSend, match=r"whose index Arrow would change.*\.reset_index\(\)"):
+            encode_sendable(frame)
+    intervals = pandas.DataFrame(
+        {"a": [1, 2]}, index=pandas.Categorical(pandas.interval_range(0, 2))
+    )
+    with pytest.raises(CannotSend, match="whose index Arrow would change"):
+        encode_sendable(intervals)
+    dates = pandas.DataFrame([[1, 2]], columns=pandas.date_range("2026-01-31", periods=2))
+    pandas.testing.assert_frame_equal(sent(dates), dates, check_freq=False, check_column_type=False)
+    days = pandas.DataFrame({"a": [1]}, index=pandas.Index([DAY.date()], dtype=object))
+    pandas.testing.assert_frame_equal(sent(days), days)
+
+
+def test_a_frequency_without_a_text_is_not_kept() -> None:
+    days = pandas.offsets.CustomBusinessDay(holidays=["2026-01-30"])
+    index = pandas.date_range("2026-01-29", periods=2, freq=days)
+    back = sent(pandas.DataFrame({"a": [1, 2]}, index=index))
+    assert cast("pandas.DataFrame", back).index.tolist() == index.tolist()
 
 
 # -- polars -------------------------------------------------------------------------------------------
@@ -260,6 +394,42 @@ def test_s6_rows_that_take_no_bytes_are_refused() -> None:
     assert "far more rows than bytes" in str(fault_of(coded(stream)))
     few = pyarrow.table({"a": pyarrow.nulls(1000)})
     assert cast("pyarrow.Table", decode_value_untrusted(coded(stream_of(few)))).equals(few)
+
+
+def test_s6_rows_inside_of_lists_that_take_no_bytes_are_refused() -> None:
+    inner = pyarrow.nulls(1 << 28)
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1 << 28], "int32"), inner)
+    stream = stream_of(pyarrow.table({"a": lists}))
+    assert len(stream) < 1000
+    assert "far more rows than bytes" in str(fault_of(coded(stream)))
+
+
+def noted(notes: str, frame: pandas.DataFrame | None = None) -> bytes:
+    """Return a frame of pandas with these notes for its receiver."""
+    table = pyarrow.Table.from_pandas(pandas.DataFrame({"a": ["x"]}) if frame is None else frame)
+    table = table.replace_schema_metadata({**table.schema.metadata, "spear": notes})
+    return coded(stream_of(table), "pandas.DataFrame")
+
+
+@pytest.mark.parametrize(
+    "notes", ["1", "{", '{"objects": 1}', '{"objects": [1]}', '{"objects": [-1]}', '{"objects": [true]}']
+)  # fmt: skip
+def test_s6_notes_that_do_not_fit_are_refused(notes: str) -> None:
+    assert fault_of(noted(notes)).code == "codec_failed"
+
+
+def test_s6_notes_do_not_make_a_text_once_for_each_row() -> None:
+    words = pandas.DataFrame({"a": pandas.Categorical(["x" * 1000] * 3)})
+    assert "a column without objects" in str(fault_of(noted('{"objects": [0]}', words)))
+
+
+def test_a_frequency_that_does_not_fit_is_not_set() -> None:
+    frame = pandas.DataFrame({"a": [1, 2]}, index=pandas.date_range("2026-01-31", periods=2))
+    for text in ('"h"', '"no such"', "1", f'"{"D" * 100}"'):
+        back = decode_value_untrusted(noted(f'{{"freq": {text}}}', frame))
+        assert cast("pandas.DataFrame", back).index.freq is None
+    text_index = pandas.DataFrame({"a": [1]}, index=["x"])
+    assert type(decode_value_untrusted(noted('{"freq": "D"}', text_index))) is pandas.DataFrame
 
 
 def test_s6_more_batches_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ LEAVES = frozenset(
         "_lazy",
         "_host_limits",
         "_limits",
+        "_pandas_frames",
         "_paths",
         "_retry_policy",
         "_scalars",
@@ -59,11 +60,12 @@ LEAVES = frozenset(
 the functions that take resources away from forked children."""
 
 BELOW_LEAVES: Final = {
-    "_arrow": ("_arrays", "_util"),
+    "_arrow": ("_arrays", "_pandas_frames", "_util"),
     "_codecs": ("_arrow", "_errors", "_tagged", "_util"),
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
     "_json": ("_arrays", "_arrow", "_codecs", "_tagged", "_unfolding", "_util"),
+    "_pandas_frames": ("_scalars",),
     "_retry_policy": ("_errors", "_limits"),
     "_sendable": ("_arrays", "_codecs", "_tagged", "_unfolding", "_util"),
     "_tagged": ("_scalars",),

@@ -165,6 +165,8 @@ class Lowering:
             name, content = found.split(value)
         except MissingPackage as missing:
             raise cannot_send(value, str(missing)) from None
+        except Unsuitable as fault:  # of Spear's own codecs
+            raise CannotSend(fault.what, fault.instead) from None
         except Exception as error:  # the user's code, or a library
             if is_frame(type(value)):
                 raise cannot_send(value, summary_of(error)) from error
