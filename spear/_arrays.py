@@ -11,7 +11,10 @@ import re
 import sys
 from functools import lru_cache
 from struct import calcsize, iter_unpack
-from typing import Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_DIMENSIONS: Final = 64
 """Dimensions of an array; numpy allows no more."""
@@ -62,11 +65,13 @@ class InvalidArray(ValueError):
 
     Attributes:
         why: the reason.
+        instead: advice on what to send instead, if there is any.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, instead: str = "") -> None:
         super().__init__(f"not a valid array: {why}")
         self.why = why
+        self.instead = instead
 
 
 @lru_cache(maxsize=256)
@@ -140,9 +145,10 @@ class _FieldReader:
 class Array:
     """An array that has arrived from another process, or that can be sent to one.
 
-    ``numpy.asarray(array)`` returns a read-only numpy array of the same memory. Arrays compare by
-    identity. An array that a call has brought may lie in memory shared with the other process: the
-    array keeps that memory until nothing uses the array.
+    ``numpy.asarray(array)`` returns a read-only numpy array of the same memory. ``array[index]``, loops
+    and ``len(array)`` are those of that numpy array; without numpy, those of :meth:`tolist`. Arrays
+    compare by identity, and can be pickled. An array that a call has brought may lie in memory shared
+    with the other process: the array keeps that memory until nothing uses the array.
 
     Args:
         data: the memory of the elements, which must not change while the array is used.
@@ -234,6 +240,32 @@ class Array:
             interface["descr"] = _as_lists(self.fields)
         return interface
 
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without dimensions has no length")
+        return self.shape[0]
+
+    def __getitem__(self, index: object) -> object:
+        return self._elements()[index]  # type: ignore[index]  # numpy's array, or a list
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._elements())  # type: ignore[call-overload,no-any-return]  # likewise
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Array, (bytes(self.data), self.fields or self.dtype, self.shape, self.order)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("_") or name in Array.__slots__:
+            raise AttributeError(name)
+        raise AttributeError(
+            f"spear.Array has no attribute {name!r}: make a numpy array of it, numpy.asarray(array), or "
+            "numpy.array(array) to write to; f.options(returns=numpy.ndarray) returns one"
+        )
+
+    def _elements(self) -> object:
+        """Return the array of numpy, if the program has loaded numpy; else the elements in lists."""
+        return as_numpy(self) if "numpy" in sys.modules else self.tolist()
+
     def __array__(self, dtype: object = None, copy: bool | None = None) -> object:
         """Return a numpy array of the same memory; with another type, or if asked for, a copy."""
         made = as_numpy(self)
@@ -243,15 +275,18 @@ class Array:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether Python has the elements as numbers, so that :meth:`tolist` can return them."""
+        """Whether Python has the elements as numbers."""
         return self.dtype[1:] in _FORMATS
 
     def tolist(self) -> object:
-        """Return the elements as numbers in nested lists; without dimensions, as one number.
+        """Return the elements as numbers or text in nested lists; without dimensions, only the element.
 
         Raises:
-            TypeError: the elements are no numbers that Python has: text, times, or structured.
+            TypeError: the elements are neither text nor numbers that Python has: times, or structured.
+            ValueError: an element is no valid text.
         """
+        if self.dtype[1] == "U":
+            return self._nested(self._texts())
         layout = _FORMATS.get(self.dtype[1:])
         if layout is None:
             raise TypeError(f"elements of the type {self.dtype} have no form as numbers")
@@ -261,6 +296,14 @@ class Array:
         flat: list[object] = (
             [complex(*pair) for pair in pairs] if len(layout) == 2 else [one for (one,) in pairs]
         )
+        return self._nested(flat)
+
+    def _texts(self) -> list[object]:
+        size, codec = _bytes_of(self.dtype), "utf-32-be" if self.dtype[0] == ">" else "utf-32-le"
+        data = bytes(self.data)
+        return [data[at : at + size].decode(codec).rstrip("\0") for at in range(0, len(data), size)]
+
+    def _nested(self, flat: list[object]) -> object:
         steps = [each // _bytes_of(self.dtype) for each in self.strides]
         return _nested(flat, self.shape, steps, 0)
 
@@ -344,7 +387,15 @@ def _numpy_dtype(dtype: str, fields: tuple[Field, ...]) -> object:
 
 @final
 class NotAnArray(TypeError):
-    """An object looks like an array and cannot be sent; the message says why."""
+    """An object looks like an array and cannot be sent; the message says why.
+
+    Attributes:
+        instead: advice on what to send instead; empty if the class alone says it.
+    """
+
+    def __init__(self, why: str, instead: str = "") -> None:
+        super().__init__(why)
+        self.instead = instead
 
 
 def is_array(value: object) -> bool:
@@ -376,7 +427,7 @@ def as_array(value: object) -> Array:
             return _of_interface(value)
         return _of_buffer(memoryview(value))  # type: ignore[arg-type]  # see is_array()
     except InvalidArray as error:
-        raise NotAnArray(error.why) from error
+        raise NotAnArray(error.why, error.instead) from error
     except (ValueError, TypeError, KeyError, AttributeError, BufferError) as error:
         raise NotAnArray(f"it cannot be read: {error}") from error
 
@@ -425,6 +476,11 @@ def _of_numpy(value: object) -> Array:
     dtype, order = array.dtype, "C"
     if isinstance(array, numpy.ma.MaskedArray):
         raise InvalidArray("its mask would be lost")
+    if type(array) not in (numpy.ndarray, numpy.memmap):
+        raise InvalidArray(
+            "its class would be lost",
+            "a plain array, such as numpy.asarray(value), or an object with a codec (spear.codec)",
+        )
     if dtype.hasobject:
         raise InvalidArray("the elements are Python objects")
     if not dtype.itemsize:

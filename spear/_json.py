@@ -2,9 +2,9 @@
 
 Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "nan"}``, an integer of more
 digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``, a date
-is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. An array of numbers is lists
-of numbers; of other elements, ``{"$array": [dtype, shape, order, base64]}``. A value with a codec is
-``{"$codec": [name, content]}``, a table or data frame a list of its rows. Such maps are read back, and
+is ``{"$date": "2026-01-31"}``, and so on for all types in ``spear._tagged``. An array of numbers or text
+is lists of these; of other elements, ``{"$array": [dtype, shape, order, base64]}``. A value with a codec
+is ``{"$codec": [name, content]}``, a table or data frame a list of its rows. Such maps are read back, and
 are refused if their text or list does not fit; a map with another kind of value stays one. The command
 line and the gateway both write values in this way.
 """
@@ -225,10 +225,14 @@ def _with_whole_arrays(content: object) -> object:
 
 
 def _array_as_json(array: Array) -> object:
-    if not array.has_numbers:
+    is_text = array.dtype[1] == "U"
+    if not is_text and not array.has_numbers:
         return _whole_array(array)
     _expect_short(array)
-    return array.tolist()
+    try:
+        return array.tolist()
+    except UnicodeDecodeError:
+        return _whole_array(array)
 
 
 def _whole_array(array: Array) -> object:

@@ -187,7 +187,8 @@ def write_datetime(value: datetime) -> str:
     """
     text = value.isoformat()
     if not _DATETIME.fullmatch(text):  # such as the nanoseconds of pandas.Timestamp
-        raise Unsuitable(f"the {type(value).__qualname__} {text[:40]}", "text, such as str(value)")
+        instead = "None" if text == "NaT" else "text, such as str(value)"
+        raise Unsuitable(f"the {type(value).__qualname__} {text[:40]}", instead)
     return text + _FOLD if value.fold and value.utcoffset() is None else text
 
 
@@ -208,8 +209,18 @@ _MICROSECONDS_A_DAY: Final = 86_400_000_000
 _MICROSECONDS: Final = range(-999_999_999 * _MICROSECONDS_A_DAY, 10**9 * _MICROSECONDS_A_DAY)
 
 
+def _expect_whole_microseconds(value: timedelta) -> None:
+    """Refuse a duration of a subclass that has more than the microseconds of a ``timedelta``."""
+    if getattr(value, "nanoseconds", 0):  # pandas.Timedelta
+        raise Unsuitable(
+            f"the {type(value).__qualname__} {str(value)[:40]}, which has nanoseconds",
+            "text, such as value.isoformat(), or a number, such as value.value",
+        )
+
+
 def microseconds_of(value: timedelta) -> int:
     """Return a duration in microseconds."""
+    _expect_whole_microseconds(value)
     seconds = value.days * 86400 + value.seconds
     return seconds * 10**6 + value.microseconds
 
@@ -224,6 +235,7 @@ def read_microseconds(content: Content) -> timedelta:
 
 def write_duration(value: timedelta) -> str:
     """Return a duration in the form of ISO 8601, such as P1DT1.5S."""
+    _expect_whole_microseconds(value)
     size = abs(value)
     days = f"{size.days}D" if size.days else ""
     fraction = f".{size.microseconds:06}".rstrip("0") if size.microseconds else ""

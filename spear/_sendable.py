@@ -191,15 +191,21 @@ def _check_key(key: object) -> None:
     if isinstance(key, str):
         check_unicode(key)
     elif not isinstance(key, bytes):
-        if isinstance(key, int) and type(key) is not bool:
+        if type(key) is not bool and (isinstance(key, int) or is_numpy_integer(key)):
             raise NotPlain
         raise wrong_key(key)
+
+
+def is_numpy_integer(key: object) -> bool:
+    """Return whether a key is an integer of numpy, which is sent as an ``int``."""
+    return "numpy.integer" in names_of(type(key))
 
 
 def wrong_key(key: object) -> CannotSend:
     """Return the error for a map with a key that is neither text, bytes nor an integer."""
     return CannotSend(
-        f"a dict with a key of type {type(key).__qualname__}", "one with text or integer keys"
+        f"a dict with a key of type {type(key).__qualname__}",
+        "one with text or integer keys, such as {str(key): value}, or the list of its .items()",
     )
 
 
@@ -270,10 +276,10 @@ def unfolded(value: object, unfold: Unfold) -> tuple[object, dict[str, str]]:
         raise CannotSend(what, "one with all of its fields") from error
 
 
-def cannot_send(value: object, why: str = "") -> CannotSend:
+def cannot_send(value: object, why: str = "", instead: str = "") -> CannotSend:
     """Return the error for a value that cannot be sent, because of its type or another reason."""
     what = f"a value of type {type(value).__qualname__}{f' ({why})' if why else ''}"
-    return CannotSend(what, _advice_for(value))
+    return CannotSend(what, instead or _advice_for(value))
 
 
 def _advice_for(value: object) -> str:

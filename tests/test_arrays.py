@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import array
+import copy
 import ctypes
+import pickle
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
@@ -14,9 +17,12 @@ from hypothesis import given, settings
 from spear import Array
 from spear._arrays import MAX_DIMENSIONS, MAX_FIELDS, NotAnArray, as_array, as_numpy, is_array
 from spear._json import MAX_ELEMENTS, dump_json, load_json
+from spear._sendable import CannotSend
+from spear.wire import encode_sendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 numpy = pytest.importorskip("numpy", reason="numpy has no wheel for this Python")
 
@@ -152,6 +158,69 @@ def test_what_an_array_cannot_carry_is_refused(make: Callable[[], object], why: 
         as_array(value)
 
 
+class Quantity(numpy.ndarray):  # type: ignore[name-defined,misc]  # mypy does not see numpy
+    """An array with a unit."""
+
+    unit = "m"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: numpy.zeros(2).view(Quantity),
+        lambda: numpy.zeros((1, 2)).view(numpy.matrix),
+        lambda: numpy.rec.array([(1, 2.0)], dtype=[("a", "<i4"), ("b", "<f8")]),
+    ],
+    ids=["unit", "matrix", "records"],
+)
+def test_subclasses_of_arrays_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(CannotSend, match=r"its class would be lost.*numpy\.asarray\(value\)"):
+        encode_sendable({"a": make()})
+
+
+def test_a_file_in_memory_is_an_array(tmp_path: Path) -> None:
+    mapped = numpy.memmap(tmp_path / "numbers", "<f8", "w+", shape=(2,))
+    mapped[:] = [1, 2]
+    assert as_array(mapped).tolist() == [1, 2]
+
+
+def test_an_array_has_a_length_and_elements() -> None:
+    made = as_array(numpy.arange(6.0).reshape(3, 2))
+    assert len(made) == 3
+    assert [row.tolist() for row in made] == [[0, 1], [2, 3], [4, 5]]  # type: ignore[attr-defined]  # arrays
+    assert made[1, 0] == 2
+    assert made[-1].tolist() == [4, 5]  # type: ignore[attr-defined]  # likewise
+    assert (numpy.ones((3, 2)) + made).tolist() == [[1, 2], [3, 4], [5, 6]]
+    with pytest.raises(TypeError, match="an array without dimensions has no length"):
+        len(as_array(numpy.array(1.0)))
+
+
+def test_without_numpy_the_elements_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Array(struct.pack("<4d", 1, 2, 3, 4), "<f8", (2, 2))
+    monkeypatch.delitem(sys.modules, "numpy")
+    assert list(made) == [[1, 2], [3, 4]]
+    assert made[1] == [3, 4]
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_an_array_can_be_pickled_and_copied(layout: str) -> None:
+    for sent in (
+        numpy.arange(6.0).reshape((2, 3), order=layout),
+        numpy.zeros(2, STRUCTURED[2]),
+        numpy.zeros(2, padded()),
+    ):
+        for back in (pickle.loads(pickle.dumps(as_array(sent))), copy.deepcopy(as_array(sent))):
+            assert numpy.asarray(back).dtype == sent.dtype
+            assert numpy.array_equal(numpy.asarray(back), sent)
+
+
+def test_an_attribute_of_numpy_arrays_is_missing_with_advice() -> None:
+    made = as_array(numpy.zeros(2))
+    with pytest.raises(AttributeError, match=r"'mean'.*numpy\.asarray\(array\).*returns=numpy"):
+        made.mean  # noqa: B018  # raises
+    assert not hasattr(made, "__array_struct__")
+
+
 def test_scalars_of_numpy_are_no_arrays() -> None:
     for each in numpy.float64(1), numpy.int64(1), numpy.zeros(1, [("a", "<i4")])[0]:
         assert not is_array(each)
@@ -270,6 +339,18 @@ def test_json_has_lists_for_numbers_and_a_map_for_other_elements() -> None:
     structured = numpy.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))])
     again = load_json(dump_json(as_array(structured)))
     assert numpy.asarray(again).dtype == structured.dtype
+
+
+@pytest.mark.parametrize("dtype", ["<U4", ">U4"])
+def test_json_has_lists_of_text_for_arrays_of_text(dtype: str) -> None:
+    words = numpy.array([["spam", "ä"], ["", "𝄞"]], dtype)
+    assert dump_json(as_array(words)) == '[["spam", "ä"], ["", "𝄞"]]'
+    assert dump_json(as_array(words[:, :0])) == "[[], []]"
+    assert dump_json(as_array(numpy.array("a"))) == '"a"'
+
+
+def test_s6_json_of_an_array_of_invalid_text_is_its_memory() -> None:
+    assert dump_json(Array(b"\xff" * 4, "<U1")) == '{"$array": ["<U1", [1], "C", "/////w=="]}'
 
 
 def test_json_of_a_large_array_is_refused() -> None:

@@ -259,6 +259,22 @@ def test_categories_of_dates_and_columns_of_intervals_are_kept() -> None:
     pandas.testing.assert_frame_equal(sent(frame), frame)
 
 
+def test_nanoseconds_and_missing_times_beside_frames_are_refused() -> None:
+    with pytest.raises(CannotSend, match=r"Timedelta .* has nanoseconds: send text") as caught:
+        encode_sendable({"took": pandas.Timedelta(1500, "ns")})
+    assert caught.value.path == "['took']"
+    assert sent(pandas.Timedelta(1, "us")) == datetime.timedelta(microseconds=1)
+    with pytest.raises(ValueError, match="has nanoseconds"):
+        dump_json(pandas.Timedelta(1500, "ns"))
+    with pytest.raises(CannotSend, match="the NaTType NaT: send None instead"):
+        encode_sendable(pandas.NaT)
+
+
+def test_a_row_is_refused_with_the_advice_to_send_a_dict() -> None:
+    with pytest.raises(CannotSend, match=r"\.tolist\(\), or a dict, such as \.to_dict\(\)"):
+        encode_sendable(pandas.DataFrame({"a": [1], "b": ["x"]}).iloc[0])
+
+
 def test_names_that_arrow_would_change_are_refused() -> None:
     for columns in ([True, False], pandas.period_range("2026-01", periods=2, freq="M")):
         with pytest.raises(CannotSend, match="whose names of columns Arrow would change"):
@@ -593,6 +609,16 @@ async def test_a_function_that_takes_and_gives_frames() -> None:
             spear.InvalidArguments, match=r"total\(frame=\.\.\.\): expected DataFrame"
         ):
             await deployed.total(1)
+
+
+def test_columns_of_pandas_hold_the_numbers_of_an_array() -> None:
+    made = sent(numpy.arange(3.0))
+    assert type(made) is Array
+    frame = pandas.DataFrame({"a": [1, 2, 3]})
+    frame["z"] = made
+    assert frame["z"].tolist() == [0, 1, 2]
+    assert frame["z"].dtype == "float64"
+    assert pandas.Series(made).tolist() == pyarrow.array(made).to_pylist() == [0, 1, 2]
 
 
 def test_an_array_of_other_elements_is_no_stream() -> None:

@@ -212,7 +212,7 @@ FRAME = {"__iter__": items, "to_dict": items}
          ": send a list of dicts, such as .to_dict('records')"),
         (foreign("pandas.core.frame.DataFrame", "geopandas.geodataframe.GeoDataFrame", **FRAME),
          "type GeoDataFrame: send a list of dicts, such as .to_dict('records')"),
-        (foreign("pandas.core.series.Series", **ARRAY), "send an array, such as .to_numpy()"),
+        (foreign("pandas.core.series.Series", **ARRAY), "such as .tolist(), or a dict, such as"),
         (foreign("pandas._libs.missing.NAType"), "type NAType: send None"),
         (foreign("polars.dataframe.frame.DataFrame", __iter__=items, to_dicts=items),
          ": send the result of .to_dicts()"),

@@ -100,7 +100,13 @@ _ADVICE: Final = {
     "_io.BytesIO": ("bytes", "{}()"),
     "_io.StringIO": ("str", "{}()"),
     "numpy.datetime64": ("str", "numpy.{}()"),
+    "numpy.integer": ("int", "numpy.int64()"),
+    "numpy.floating": ("float", "numpy.float64()"),
+    "numpy.object_": ("list", "numpy.array()"),
+    "numpy.ndarray": ("numpy.ndarray", "a view of the class, .view({})"),
     "numpy.generic": ("float", "numpy.{}()"),
+    "pandas.Timestamp": ("datetime", "pandas.Timestamp()"),
+    "pandas.Timedelta": ("timedelta", "pandas.Timedelta()"),
     "pandas.DataFrame": ("list", "{}()"),
     "pandas.Series": ("list", "{}()"),
 }

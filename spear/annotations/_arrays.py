@@ -34,10 +34,12 @@ def _element_type(arguments: tuple[object, ...]) -> type | None:
 def _numpy_check(wanted: type | None) -> Check:
     """Return the check that makes numpy arrays, of a type of elements or of any.
 
-    Lists of numbers become arrays, too, because JSON has no others.
+    Lists of numbers or of text become arrays, too, because JSON has no others.
     """
     numpy = sys.modules["numpy"]
     check = Check(f"an array of {wanted.__name__}" if wanted else "an array", numpy.ndarray)
+    if wanted is numpy.object_:
+        check.impossible = wanted
 
     def convert(value: object) -> object:
         if type(value) is Array:
@@ -63,11 +65,13 @@ _RANKS: Final = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
 
 def _of_lists(value: list[object], dtype: type | None) -> object:
-    """Return the array of numbers in lists. Raises an exception that says why there is none."""
+    """Return the array of the elements of lists. Raises an exception that says why there is none."""
     numpy = sys.modules["numpy"]
     found = numpy.array(value)  # without the type, of which numpy would make NaN of None
+    if found.dtype.kind == "U" and dtype in (None, numpy.str_) and found.tolist() == value:
+        return found
     if found.dtype.kind not in _RANKS:
-        raise ValueError("it has other values than numbers")
+        raise ValueError('it has other values than numbers (NaN is {"$float": "nan"} in JSON)')
     if dtype is None:
         return found
     rank = _RANKS.get(numpy.dtype(dtype).kind, -1)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from spear._arrays import Array, as_numpy
 from spear._tagged import names_of
 from spear._util import text_of
 
@@ -32,10 +33,31 @@ def model_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check
         try:
             return validate(value, **options)
         except Exception as error:  # the model's own validators may raise any exception
-            raise mismatch_of_model(cls.__name__, error) from error
+            first = error
+        try:
+            if "numpy" in sys.modules and (made := _with_numpy(value)) is not value:
+                return validate(made, **options)
+        except Exception as error:  # likewise
+            first = error
+        raise mismatch_of_model(cls.__name__, first) from first
 
     check.complete(convert)
     return check
+
+
+def _with_numpy(value: object) -> object:
+    """Return a value with numpy's array for each ``spear.Array`` in it; the same value if it has none."""
+    if type(value) is Array:
+        return as_numpy(value)
+    if type(value) is list:
+        items = [_with_numpy(each) for each in value]
+        is_same = all(one is other for one, other in zip(items, value, strict=True))
+        return value if is_same else items
+    if type(value) is dict:
+        values = list(value.values())
+        made = _with_numpy(values)
+        return value if made is values else dict(zip(value, made, strict=True))  # type: ignore[call-overload]  # a list
+    return value
 
 
 MAX_FAULTS: Final = 5

@@ -22,6 +22,7 @@ from spear._sendable import (
     cannot_send,
     check_unicode,
     is_buffer,
+    is_numpy_integer,
     shown_key,
     too_deep,
     unfolded,
@@ -117,6 +118,7 @@ class Lowering:
 
     def _map(self, entries: Mapping[object, object], levels: int) -> object:
         keys = [key.value if isinstance(key, Enum) else key for key in entries]
+        keys = [int(key) if is_numpy_integer(key) else key for key in keys]  # type: ignore[arg-type]  # an integer
         has_numbers = False
         for key in keys:
             if isinstance(key, str):
@@ -188,7 +190,7 @@ class Lowering:
         try:
             array = value if isinstance(value, ArrayPieces) else as_array(value)
         except NotAnArray as fault:
-            raise cannot_send(value, str(fault)) from None
+            raise cannot_send(value, str(fault), fault.instead) from None
         if levels < LEVELS_OF_FIELDS if array.fields else levels < LEVELS_OF_ARRAY:
             raise too_deep()
         self._spend()

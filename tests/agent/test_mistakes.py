@@ -84,6 +84,14 @@ HOUR = (
 )
 FRAME = "GeoDataFrame cannot be sent: use the annotation list, and GeoDataFrame() in the function"
 NUMPY = "datetime64 cannot be sent: use the annotation str, and numpy.datetime64() in the function"
+INTEGER = "integer cannot be sent: use the annotation int, and numpy.int64() in the function"
+RECORDS = (
+    "recarray cannot be sent: use the annotation numpy.ndarray, "
+    "and a view of the class, .view(recarray) in the function"
+)
+TIMESTAMP = (
+    "Timestamp cannot be sent: use the annotation datetime, and pandas.Timestamp() in the function"
+)
 DEQUE = "deque cannot be sent: use the annotation list, and deque() in the function"
 # Types for which the error does not advise to make them a dataclass.
 MODULE = "module cannot be sent: use the annotation str, list or dict"
@@ -109,6 +117,9 @@ OTHER = (
         (list[Dated], PART), (Items[Fraction], PART),
         (foreign("pandas.core.frame", "DataFrame", "GeoDataFrame"), FRAME),
         (foreign("numpy", "generic", "datetime64"), NUMPY),
+        (foreign("numpy", "generic", "integer"), INTEGER),
+        (foreign("numpy", "ndarray", "recarray"), RECORDS),
+        (foreign("pandas", "datetime", "Timestamp"), TIMESTAMP),
         (foreign("shop", "date"), OTHER),
         (deque, DEQUE), (type(sys), MODULE), (trio.CapacityLimiter, LIMITER), (spear.Spearlet, SPEARLET),
         (spear.SharedBuffer, BUFFER), (spear.CallContext, CONTEXT),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 import pytest
 
+import spear
 from spear._sendable import CannotSend, check_sendable
-from spear.wire import decode_result, encode_result
+from spear.annotations import Mismatch, build_check
+from spear.wire import decode_result, encode_result, encode_sendable
 
 from .helpers import converted, fault_of, mismatch_of
 
@@ -18,10 +21,12 @@ if TYPE_CHECKING:
     import msgspec
     import numpy
     import pydantic
+    from numpy.typing import NDArray
 else:
     msgspec = pytest.importorskip("msgspec")
     numpy = pytest.importorskip("numpy")
     pydantic = pytest.importorskip("pydantic")
+    NDArray = pytest.importorskip("numpy.typing").NDArray
 
 T = TypeVar("T")
 
@@ -73,6 +78,26 @@ class Strict(pydantic.BaseModel):
 class Site(pydantic.BaseModel):
     url: pydantic.HttpUrl
     token: pydantic.SecretStr | None = None
+
+
+class Count(Enum):
+    ONE = 1
+
+
+class Wave(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    samples: numpy.ndarray  # type: ignore[explicit-any]  # of elements of any type
+    parts: list[dict[str, numpy.ndarray]] = []  # type: ignore[explicit-any]  # noqa: RUF012  # likewise
+    name: str = ""
+
+
+class RawWave(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    samples: spear.Array
+
+
+class Signal(msgspec.Struct):  # type: ignore[explicit-any]  # of its only field
+    samples: numpy.ndarray  # type: ignore[explicit-any]  # of elements of any type
 
 
 class Lot(msgspec.Struct, rename="camel"):
@@ -163,6 +188,58 @@ def test_what_cannot_be_sent_exactly_is_refused(value: object, message: str) -> 
     with pytest.raises(CannotSend) as caught:
         check_sendable(value)
     assert f"{caught.value.path}: {caught.value}".replace("cannot send ", "").startswith(message)
+
+
+@pytest.mark.parametrize("cls", [Wave, Signal])
+def test_a_field_for_an_array_of_numpy_gets_one(cls: type) -> None:
+    check = build_check(cls)
+    assert check is not None
+    array = spear.Array(bytes(16), "<f8")
+    made = check({"samples": array})
+    assert type(made.samples) is numpy.ndarray  # type: ignore[attr-defined]  # of both classes
+    assert made.samples.tolist() == [0, 0]  # type: ignore[attr-defined]  # likewise
+
+
+def test_a_model_gets_arrays_of_numpy_only_for_its_fields_of_numpy() -> None:
+    array = spear.Array(bytes(16), "<f8")
+    wave, raw = build_check(Wave), build_check(RawWave)
+    assert wave is not None
+    assert raw is not None
+    assert cast("RawWave", raw({"samples": array})).samples is array
+    nested = cast("Wave", wave({"samples": array, "parts": [{"a": array}]}))
+    assert nested.parts[0]["a"].tolist() == [0, 0]
+    with pytest.raises(Mismatch, match="should be a valid string") as caught:
+        wave({"samples": array, "name": 1})
+    assert caught.value.path == ".name"
+    with pytest.raises(Mismatch, match="should be an instance of ndarray"):
+        wave({"samples": [1]})
+
+
+def test_integers_of_numpy_are_keys_of_maps() -> None:
+    payload, is_cbor = encode_sendable({numpy.int64(1): "a", numpy.str_("b"): 2})
+    assert decode_result(bytes(cast("bytes", payload)), is_cbor) == {1: "a", "b": 2}
+    with pytest.raises(CannotSend, match="a dict with equal keys"):
+        encode_sendable({numpy.int64(1): "a", Count.ONE: "b"})
+    with pytest.raises(CannotSend, match=r"a key of type float64: .*\{str\(key\): value\}"):
+        check_sendable({numpy.float64(1): 1})
+
+
+def test_an_array_of_objects_cannot_be_annotated() -> None:
+    check = build_check(NDArray[numpy.object_])
+    assert check is not None
+    assert check.impossible is numpy.object_
+
+
+def test_lists_of_text_become_arrays_where_annotated() -> None:
+    for annotation in (numpy.ndarray, NDArray[numpy.str_]):
+        check = build_check(annotation)
+        assert check is not None
+        made = check(["a", "bc"])
+        assert type(made) is numpy.ndarray
+        assert made.tolist() == ["a", "bc"]
+        for wrong in (["a", 1], ["a\0"], [None]):
+            with pytest.raises(Mismatch, match="it has other values than numbers"):
+                check(wrong)
 
 
 def test_an_object_whose_own_code_raises_is_refused() -> None:
