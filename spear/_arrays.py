@@ -286,7 +286,9 @@ class Array:
             ValueError: an element is no valid text.
         """
         if self.dtype[1] == "U":
-            return self._nested(self._texts())
+            size, codec = _bytes_of(self.dtype), f"utf-32-{'be' if self.dtype[0] == '>' else 'le'}"
+            texts = [part.decode(codec) for (part,) in iter_unpack(f"{size}s", self.data)]
+            return self._nested([each.rstrip("\0") for each in texts])
         layout = _FORMATS.get(self.dtype[1:])
         if layout is None:
             raise TypeError(f"elements of the type {self.dtype} have no form as numbers")
@@ -297,11 +299,6 @@ class Array:
             [complex(*pair) for pair in pairs] if len(layout) == 2 else [one for (one,) in pairs]
         )
         return self._nested(flat)
-
-    def _texts(self) -> list[object]:
-        size, codec = _bytes_of(self.dtype), "utf-32-be" if self.dtype[0] == ">" else "utf-32-le"
-        data = bytes(self.data)
-        return [data[at : at + size].decode(codec).rstrip("\0") for at in range(0, len(data), size)]
 
     def _nested(self, flat: list[object]) -> object:
         steps = [each // _bytes_of(self.dtype) for each in self.strides]

@@ -15,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Final, final
 
 from ._arrays import Array, ArrayPieces
+from ._scalars import Unsuitable
 from ._util import MissingPackage
 
 if TYPE_CHECKING:
@@ -307,6 +308,16 @@ def convert_frame(value: object, cls: type) -> object:
     return table if package == "pyarrow" else _polars_frame(table)
 
 
+def _expect_no_objects(frame: object) -> None:
+    """Refuse a frame of polars with Python objects, of which Arrow would get the addresses."""
+    for column, dtype in frame.schema.items():  # type: ignore[attr-defined]  # a frame
+        if str(dtype) == "Object":
+            raise Unsuitable(
+                f"a DataFrame whose column {column!r:.80} has Python objects",
+                "a column of another type, or a list of dicts, such as .to_dicts()",
+            )
+
+
 def _table_of(value: object) -> ModuleType:
     """Return the table of a frame. Raises TypeError for another value."""
     package, name = type(value).__module__.partition(".")[0], type(value).__name__
@@ -316,6 +327,7 @@ def _table_of(value: object) -> ModuleType:
             raise ValueError("its columns have names of several types, which would become text")
         made = pyarrow.Table.from_pandas(value)
     elif package == "polars" and name == "DataFrame":
+        _expect_no_objects(value)
         made = value.to_arrow()  # type: ignore[attr-defined]  # a frame
     elif package == "pyarrow" and name == "RecordBatch":
         made = pyarrow.Table.from_batches([value])

@@ -323,6 +323,12 @@ def test_a_frame_of_polars_keeps_its_types() -> None:
     polars.testing.assert_series_equal(sent([series])[0], series)  # type: ignore[index]  # a list
 
 
+def test_objects_in_a_frame_of_polars_are_refused() -> None:
+    frame = polars.DataFrame({"a": [1], "o": polars.Series([object()], dtype=polars.Object)})
+    with pytest.raises(CannotSend, match="column 'o' has Python objects"):
+        encode_sendable(frame)
+
+
 # -- pyarrow ------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ LEAVES = frozenset(
 the functions that take resources away from forked children."""
 
 BELOW_LEAVES: Final = {
-    "_arrow": ("_arrays", "_pandas_frames", "_util"),
+    "_arrow": ("_arrays", "_pandas_frames", "_scalars", "_util"),
     "_codecs": ("_arrow", "_errors", "_tagged", "_util"),
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
