@@ -44,6 +44,11 @@ TEXTS: Final = (
 )  # fmt: skip
 """Names of types that text on a command line or in a query is meant for, even if the text is JSON."""
 
+BOOLEANS: Final = {"True": True, "1": True, "False": False, "0": False}
+"""Texts that mean a boolean where only a boolean is meant, as do ``true`` and ``false`` everywhere."""
+
+_FLAG: Final = frozenset({"bool", "None"})
+
 ITEMS: Final = ("Items", "AsyncIterable", "AsyncIterator")
 """Names of types of a parameter that is no argument, but takes the items that a caller sends."""
 
@@ -172,6 +177,28 @@ class Signature:
             return False
         kinds = [name_of(each) for each in _alternatives(found.annotation)]
         return bool(kinds) and not any(kind in ANYTHING for kind in kinds)
+
+    def read_text(
+        self, place: int | str, text: str, value: object, item: int | None = None
+    ) -> object:
+        """Return the argument that a text makes for a parameter.
+
+        The argument is the text itself if :meth:`keeps_text`. For a ``bool``, ``True`` and ``1`` mean
+        true, ``False`` and ``0`` false. Any other argument is the value of the text as JSON.
+
+        Args:
+            place: the index of the argument, or its name.
+            text: the text of a query or of a command line.
+            value: the value of the text as JSON, or the text if it is no JSON.
+            item: the index of the text in a list that is the argument; None if it is the argument.
+        """
+        found = self._parameter(place)
+        if self.keeps_text(place, value, item):
+            return text
+        alternatives = _alternatives(found.annotation_of(item)) if found else []
+        if "bool" in (names := {name_of(each) for each in alternatives}) and names <= _FLAG:
+            return BOOLEANS.get(text, value)
+        return value
 
     def makes_list(self, name: str, values: Sequence[object]) -> bool:
         """Return whether values, each that of a text as JSON, are the items of one argument, a list.

@@ -202,6 +202,25 @@ def test_text_in_a_list_stays_text_where_only_text_is_meant(
 
 
 @pytest.mark.parametrize(
+    ("annotation", "text", "value", "argument"),
+    [
+        ("bool", "True", "True", True), ("bool", "False", "False", False), ("bool", "0", 0, False),
+        ("bool | None", "1", 1, True), ("bool", "yes", "yes", "yes"), ("bool | str", "1", 1, 1),
+        ("bool", "true", True, True), ("int", "1", 1, 1), ("str", "1", 1, "1"),
+        ("", "True", "True", "True"), ("None", "1", 1, 1),
+    ],
+)  # fmt: skip
+def test_booleans_of_python_are_read_where_only_a_boolean_is_meant(
+    annotation: str, text: str, value: object, argument: object
+) -> None:
+    signature = parse_signature_untrusted(f"f(a: {annotation})" if annotation else "f(a)")
+    assert signature is not None
+    read = signature.read_text("a", text, value)
+    assert (read, type(read)) == (argument, type(argument))
+    assert signature.read_text("b", text, value) is value
+
+
+@pytest.mark.parametrize(
     ("text", "kept"),
     [
         ("b(code: str, color: q2.C = <C.A: '1'>) -> str", True),

@@ -12,7 +12,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from spear._errors import InvalidArguments
-from spear._util import did_you_mean
+from spear._util import closest, did_you_mean
 from spear.annotations import Mismatch
 from spear.wire import NO_ARGUMENTS, decode_value_untrusted
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 AnyFunction: TypeAlias = FunctionType | MethodType | BuiltinFunctionType
 
 _MANY: Final = 1 << 30
+
+CALL_OPTIONS: Final = (
+    "timeout", "queue_timeout", "retry", "metadata", "key", "key_seconds", "key_restarts", "session",
+    "on_progress", "returns", "keywords",
+)  # fmt: skip
+"""The options of a call, for a caller who misspells one: it arrives as an argument."""
 
 
 # -- from bytes ---------------------------------------------------------------------------------------
@@ -202,9 +208,22 @@ class Binder:
         if any(each.name == name for each in self._positional):
             what = f"takes {name!r} by position only"
         else:
-            what = f"takes no argument {name!r}{did_you_mean(name, self._by_name)}"
+            what = f"takes no argument {name!r}{self._advice(name)}"
         message = f"{self._function}() {what}"
         return InvalidArguments(message, parameter=name, code="unknown_argument")
+
+    def _advice(self, name: str) -> str:
+        """Return what the caller of an argument that does not exist may have meant."""
+        if meant := did_you_mean(name, self._by_name):
+            return meant
+        if len(self._positional) == len(self._by_name) == 1:
+            only = self._positional[0]
+            text = only.check.text if only.check else ""
+            if text.startswith("a map ("):
+                kind = text[len("a map (") :].partition(")")[0]
+                return f'; send the fields of its {kind} as {{"{only.name}": {{"{name}": ...}}}}'
+        option = closest(name, CALL_OPTIONS)
+        return f"; did you mean the option {option!r} of the call?" if option else ""
 
 
 @final

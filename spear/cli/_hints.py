@@ -23,6 +23,9 @@ _HINTS: Final = (
     ("bytes", ("str",), _BYTES),
 )
 
+_ITEMS: Final = {"int": "1, 2", "float": "1.5, 2.5", "bool": "true, false", "date": '"2026-01-31"'}
+"""Items of a list on the command line, by the items' type."""
+
 
 def explained(error: InvalidArguments, usage: str, words: FunctionWords) -> InvalidArguments:
     """Return the error with the function's signature and hints below its message.
@@ -46,6 +49,9 @@ def _hints(error: InvalidArguments, usage: str, words: FunctionWords) -> Iterabl
     for expected, gots, hint in _HINTS:
         if error.expected == expected and error.got in gots:
             yield f"hint: {hint}"
+    if error.expected.startswith("list") and error.got == "str":
+        item = _ITEMS.get(error.expected.removeprefix("list")[1:-1], '"a", "b"')
+        yield f"hint: pass a list as JSON, as in '[{item}]'"
     signature = parse_signature_untrusted(usage)
     if signature is None:
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 
 from spear._errors import ConfigurationError
-from spear._signatures import parse_signature_untrusted
+from spear._signatures import BOOLEANS, parse_signature_untrusted
 
 from ._values import parse_value, read_input
 
@@ -28,6 +28,7 @@ arguments:
   @photo.png         the bytes of a file; @order.json the value of the JSON in it
   -                  the bytes of standard input
   --currency GBP     a keyword argument, also as --currency=GBP
+  --tag a --tag b    the items of a list
   -- --timeout 3     all options after -- belong to the function
 
 """
@@ -50,7 +51,7 @@ class FunctionWords:
         self.options = options
         self.flags = flags
         self._words = words
-        self._written: tuple[list[str], dict[str, str]] = ([], {})
+        self._written: tuple[list[str], dict[str, list[str]]] = ([], {})
 
     @property
     def wants_help(self) -> bool:
@@ -60,41 +61,64 @@ class FunctionWords:
     def arguments(self) -> tuple[list[object], dict[str, object]]:
         """Return the function's arguments: (positional, keywords). Reads the files that they name.
 
+        The argument of a repeated name is a list; :meth:`keep_texts` checks whether it may be one.
+
         Raises:
-            ConfigurationError: a name has no value or is given twice, or a file cannot be used.
+            ConfigurationError: a name has no value, or a file cannot be used.
             InvalidArguments: a file is too large for a call.
         """
         positional, keywords = self._written = split_arguments(self._words)
         return (
             [parse_value(word, read_input) for word in positional],
-            {name: parse_value(word, read_input) for name, word in keywords.items()},
+            {
+                name: [parse_value(word, read_input) for word in words]
+                if len(words) > 1
+                else parse_value(words[0], read_input)
+                for name, words in keywords.items()
+            },
         )
 
     def keep_texts(
         self, positional: list[object], keywords: dict[str, object], signature: str
     ) -> None:
-        """Put words back that are JSON, but are meant for a parameter that takes text.
+        """Read the words by the signature: text as text, booleans, and the items of a list.
 
         Args:
             positional: arguments, as :meth:`arguments` has returned them.
             keywords: likewise.
             signature: the signature of the function; may be empty.
+
+        Raises:
+            ConfigurationError: a name is given twice, and its parameter takes no list.
         """
         parsed = parse_signature_untrusted(signature)
-        if parsed is not None:
-            words, named = self._written
-            for index, word in enumerate(words):
-                if _is_json(word) and parsed.keeps_text(index, positional[index]):
-                    positional[index] = word
-            for name, word in named.items():
-                if _is_json(word) and parsed.keeps_text(name, keywords[name]):
-                    keywords[name] = word
+        written, named = self._written
+        for name, words in named.items():
+            values = keywords[name] if len(words) > 1 else [keywords[name]]
+            assert isinstance(values, list)  # as arguments() has made it
+            is_list = parsed is not None and parsed.makes_list(name, values)
+            if len(words) > 1 and not is_list:
+                raise ConfigurationError(f"--{name} is given twice, and takes no list")
+            if parsed is None:
+                continue
+            read = [
+                parsed.read_text(name, word, value, index if is_list else None)
+                if _is_json(word)
+                else value
+                for index, (word, value) in enumerate(zip(words, values, strict=True))
+            ]
+            keywords[name] = read if is_list else read[0]
+        for index, word in enumerate(written if parsed is not None else ()):
+            if parsed is not None and _is_json(word):
+                positional[index] = parsed.read_text(index, word, positional[index])
 
     def are_ambiguous(self, positional: list[object], keywords: dict[str, object]) -> bool:
         """Return whether :meth:`keep_texts` could change any of the arguments."""
         words, named = self._written
-        pairs = [*zip(words, positional, strict=True), *((named[n], keywords[n]) for n in named)]
-        return any(_is_json(word) and not isinstance(value, str) for word, value in pairs)
+        return bool(named) or any(
+            _is_json(word) and (word in BOOLEANS or not isinstance(value, str))
+            for word, value in zip(words, positional, strict=True)
+        )
 
 
 def _is_json(word: str) -> bool:
@@ -150,13 +174,15 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
     return FunctionWords(words[0], words[1:], frozenset(found), parser.flags)
 
 
-def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Split a function's words into (positional, keywords): ``--name value``, ``--name=value``, or plain.
+
+    A name that is given several times has several words.
 
     Negative numbers are values. Raises ConfigurationError for a name without a value.
     """
     positional: list[str] = []
-    keywords: dict[str, str] = {}
+    keywords: dict[str, list[str]] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -171,10 +197,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
                     "value that begins with --"
                 )
             value = rest.pop(0)
-        name = name.replace("-", "_")
-        if name in keywords:
-            raise ConfigurationError(f"--{name} is given twice")
-        keywords[name] = value
-    if [*positional, *keywords.values()].count("-") > 1:
+        keywords.setdefault(name.replace("-", "_"), []).append(value)
+    if sum(words.count("-") for words in (positional, *keywords.values())) > 1:
         raise ConfigurationError("standard input, -, can be read only once")
     return positional, keywords

@@ -177,11 +177,10 @@ def _argument(name: str, texts: list[str], signature: Signature | None) -> objec
         return alone(name, values)
     if signature.makes_list(name, values):
         return [
-            text if signature.keeps_text(name, value, item=index) else value
+            signature.read_text(name, text, value, item=index)
             for index, (text, value) in enumerate(zip(texts, values, strict=True))
         ]
-    value = alone(name, values)
-    return texts[0] if signature.keeps_text(name, value) else value
+    return signature.read_text(name, texts[0], alone(name, values))
 
 
 async def call(app: App, request: Request, name: str) -> None:

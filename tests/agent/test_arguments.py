@@ -32,8 +32,9 @@ import attrs
 import pytest
 
 from spear import InvalidArguments
-from spear.agent._arguments import decode_arguments_untrusted, make_binder
+from spear.agent._arguments import CALL_OPTIONS, decode_arguments_untrusted, make_binder
 from spear.annotations import build_check, resolve_hints
+from spear.calls import CallOptions
 from spear.wire import (
     NO_ARGUMENTS,
     NONE,
@@ -268,6 +269,15 @@ def keyed(*, needed: int) -> int:
     return needed
 
 
+@dataclasses.dataclass
+class Carton:
+    sizes: list[int]
+
+
+def pack(box: Carton | None) -> None:
+    raise AssertionError
+
+
 def nothing() -> None:
     return None
 
@@ -321,6 +331,22 @@ def test_arguments_find_their_parameters(
         (keyed, [1], {}, "keyed() takes no arguments by position, not 1"),
         (nothing, [1], {}, "nothing() takes no arguments by position, not 1"),
         (nothing, [], {"x": 1}, "nothing() takes no argument 'x'"),
+        (
+            nothing,
+            [],
+            {"timout": 3},
+            "nothing() takes no argument 'timout'; did you mean the option 'timeout' of the call?",
+        ),
+        (
+            pack,
+            [],
+            {"sizes": [1]},
+            (
+                "pack() takes no argument 'sizes'; send the fields of its Carton as "
+                '{"box": {"sizes": ...}}'
+            ),
+        ),
+        (pack, [], {"bok": {}}, "pack() takes no argument 'bok'; did you mean 'box'?"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -330,6 +356,10 @@ def test_wrong_arguments_are_named(
         bound(function, *positional, **keywords)
     assert str(caught.value) == message
     assert caught.value.delivered == "no"
+
+
+def test_all_options_of_calls_are_known_to_agents() -> None:
+    assert set(CALL_OPTIONS) == {each.name for each in attrs.fields(CallOptions)}
 
 
 # -- annotations ------------------------------------------------------------------------------------

@@ -54,6 +54,25 @@ def test_words_for_text_stay_text(run: Run) -> None:
     assert (done.status, done.output) == (0, b'"1.10 EUR 0 0"\n')
 
 
+def test_a_repeated_name_is_a_list_and_text_for_a_list_is_explained(run: Run, here: Path) -> None:
+    (here / "tags.py").write_text(
+        "import datetime, spear\napp = spear.Agent()\n\n\n@app.function\n"
+        "def tags(tag: list[str], days: list[datetime.date] = [], old: bool = False) -> list[object]:\n"
+        "    return [tag, days, old]\n"
+    )
+    done = run(
+        "call", "tags.py:tags", "--tag", "a", "--tag", "1", "--days", "2026-01-31", "--old", "True"
+    )
+    assert json.loads(done.output) == [["a", "1"], [{"$date": "2026-01-31"}], True]
+    done = run("call", "tags.py:tags", "[a]", "[2026-01-31]")
+    assert done.status == 3
+    assert done.errors.splitlines()[-1] == """hint: pass a list as JSON, as in '["a", "b"]'"""
+    done = run("call", "tags.py:tags", "[]", "[2026-01-31]")
+    assert done.errors.splitlines()[-1] == """hint: pass a list as JSON, as in '["2026-01-31"]'"""
+    done = run("call", "tags.py:tags", "--old", "1", "--old", "0")
+    assert "--old is given twice, and takes no list" in done.errors
+
+
 def test_bytes_go_through_a_pipe(terminal: Terminal) -> None:
     data = os.urandom(1_000_000)
     done = terminal.run("call", "shop.py:reverse", "-", stdin=data)
@@ -279,7 +298,7 @@ async def obscure(number: int, detail: object = Unspeakable()) -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["flag", "--loud", "True"], "pass true or false"),
+        (["flag", "--loud", "yes"], "pass true or false"),
         (["size", "text"], "pass the bytes of a file as @FILE"),
         (
             ["needs", "--timeout", "30"],

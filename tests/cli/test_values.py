@@ -18,7 +18,7 @@ from spear.cli._values import (
     parse_whole,
     show_value,
 )
-from spear.cli._words import split_arguments
+from spear.cli._words import FunctionWords, split_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,63 @@ def test_what_is_nested_without_end_is_refused() -> None:
 def test_words_by_position_and_by_name(
     words: list[str], positional: list[str], keywords: dict[str, str]
 ) -> None:
-    assert split_arguments(words) == (positional, keywords)
+    several = {name: [word] for name, word in keywords.items()}
+    assert split_arguments(words) == (positional, several)
+
+
+def read(words: list[str], signature: str) -> tuple[list[object], dict[str, object]]:
+    """Return the arguments that words make for a function with the signature."""
+    command = FunctionWords("f.py:f", words, frozenset(), [])
+    positional, keywords = command.arguments()
+    if command.are_ambiguous(positional, keywords):
+        command.keep_texts(positional, keywords, signature)
+    return positional, keywords
+
+
+@pytest.mark.parametrize(
+    ("words", "signature", "positional", "keywords"),
+    [
+        (["--tag", "a", "--tag", "1"], "f(tag: list[str])", [], {"tag": ["a", "1"]}),
+        (["--tag", "a"], "f(tag: set[str] | None = None)", [], {"tag": ["a"]}),
+        (["--tag", '["a"]'], "f(tag: list[str])", [], {"tag": ["a"]}),
+        (["--n", "1", "--n=2"], "f(n: tuple[int, str])", [], {"n": [1, "2"]}),
+        (["--a", "1"], "f(a: str)", [], {"a": "1"}),
+        (["--a", "1"], "", [], {"a": 1}),
+        (["True", "1", "0"], "f(a: bool, b: str, c: bool)", [True, "1", False], {}),
+        (["True"], "", ["True"], {}),
+        (["--loud", "True"], "f(loud: bool)", [], {"loud": True}),
+        (["1"], "f(colour: Literal['1', '2'])", ["1"], {}),
+    ],
+)
+def test_words_are_read_by_the_signature(
+    words: list[str], signature: str, positional: list[object], keywords: dict[str, object]
+) -> None:
+    assert read(words, signature) == (positional, keywords)
+
+
+def test_files_are_not_read_by_the_signature(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"1")
+    files = [f"@{tmp_path / name}" for name in "ab"]
+    assert read([files[0]], "f(x: str)") == ([b"1"], {})
+    assert read(["--x", files[0], "--x", files[1]], "f(x: list[bytes])") == (
+        [],
+        {"x": [b"1", b"1"]},
+    )
+    assert read(["--x", files[0]], "f(x: bytes)") == ([], {"x": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("words", "signature"),
+    [
+        (["--a", "1", "--a=2"], "f(a: int)"),
+        (["--a-b", "1", "--a_b=2"], "f(a_b: int | list[int])"),
+        (["--a", "1", "--a=2"], ""),
+    ],
+)
+def test_a_repeated_name_needs_a_list(words: list[str], signature: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--a(_b)? is given twice, and takes no list"):
+        read(words, signature)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +167,7 @@ def test_words_by_position_and_by_name(
     [
         (["--loud"], "--loud needs a value: --loud true if it is a flag"),
         (["--loud", "--currency", "GBP"], "--loud needs a value: .* --loud=VALUE for a value that"),
-        (["--a", "1", "--a=2"], "--a is given twice"),
-        (["--a-b", "1", "--a_b=2"], "--a_b is given twice"),
+        (["--more", "-", "--more", "-"], "standard input, -, can be read only once"),
         (["-", "--more", "-"], "standard input, -, can be read only once"),
     ],
 )

@@ -83,6 +83,10 @@ def labels() -> MemorySettings:
         return [text, amount, number, rest]
 
     @app.function
+    async def switch(on: bool | None = None) -> bool | None:
+        return on
+
+    @app.function
     async def letters(text: str) -> AsyncIterator[str]:
         for each in text:
             yield each
@@ -127,6 +131,14 @@ async def test_a_query_is_read_by_the_annotations(query: str, result: object) ->
         reply = await ask(site.gateway, "POST", f"{CALL.format('label')}?{query}")
         assert reply.status == 200, reply.body
         assert json.loads(reply.body) == result
+
+
+async def test_a_query_may_have_the_booleans_of_python() -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(labels())
+        for text, on in (("True", True), ("0", False), ("true", True), ("null", None)):
+            reply = await ask(site.gateway, "POST", f"{CALL.format('switch')}?on={text}")
+            assert json.loads(reply.body) is on
 
 
 async def test_a_query_is_read_by_the_annotations_of_the_present_deployment() -> None:
