@@ -195,6 +195,11 @@ def test_an_array_has_a_length_and_elements() -> None:
         len(as_array(numpy.array(1.0)))
 
 
+def test_times_have_no_form_as_numbers() -> None:
+    with pytest.raises(TypeError, match=r"elements of the type <M8\[D\] have no form as numbers"):
+        as_array(numpy.array(["2026-01-31"], "M8[D]")).tolist()
+
+
 def test_without_numpy_the_elements_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Array(struct.pack("<4d", 1, 2, 3, 4), "<f8", (2, 2))
     monkeypatch.delitem(sys.modules, "numpy")

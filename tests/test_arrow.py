@@ -288,6 +288,8 @@ def test_names_that_arrow_would_change_are_refused() -> None:
     )
     with pytest.raises(CannotSend, match="whose index Arrow would change"):
         encode_sendable(intervals)
+    numbered = pandas.DataFrame([[1, 2]], columns=pandas.Index(["a", "b"], name=7))
+    pandas.testing.assert_frame_equal(sent(numbered), numbered)
     dates = pandas.DataFrame([[1, 2]], columns=pandas.date_range("2026-01-31", periods=2))
     pandas.testing.assert_frame_equal(sent(dates), dates, check_freq=False, check_column_type=False)
     days = pandas.DataFrame({"a": [1]}, index=pandas.Index([DAY.date()], dtype=object))
