@@ -41,6 +41,7 @@ _ADVICE: Final = {
     "builtins.memoryview": "bytes, such as .tobytes()",
     "_io._IOBase": "the file's content, such as .read()",
     "spear.SharedBuffer": "the buffer as the only argument or as the result",
+    "numpy.MaskedArray": "an array without a mask, such as .filled(), or data and mask",
     "numpy.ndarray": "a list, such as .tolist()",
     "numpy.datetime64": "text, such as str(value)",
     "numpy.timedelta64": "a number, such as value / numpy.timedelta64(1, 's')",
