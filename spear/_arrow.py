@@ -296,13 +296,13 @@ def convert_frame(value: object, cls: type) -> object:
         if name == "Series":
             return cls(value)
         if not all(type(row) is dict for row in value):
-            raise TypeError("each row must be a map")
+            raise TypeError("each row must be a dict")
         names = dict.fromkeys(key for row in value for key in row)
         columns = {key: [row.get(key) for row in value] for key in names}
-        return load_pyarrow().table(columns) if package == "pyarrow" else cls(columns)
-    table = _table_of(value)
+        return cls.from_pydict(columns) if package == "pyarrow" else cls(columns)  # type: ignore[attr-defined]  # a table
     if name not in ("Table", "DataFrame"):
-        raise TypeError("a frame has several columns")
+        raise TypeError(f"send a {name} of {package}, or a list")
+    table = _table_of(value)
     if package == "pandas":
         return table.to_pandas()
     return table if package == "pyarrow" else _polars_frame(table)

@@ -591,9 +591,20 @@ def test_what_is_no_frame_does_not_fit(value: object) -> None:
 
 
 def test_a_frame_is_no_series_and_no_batch() -> None:
+    table, wanted = pyarrow.table({"a": [1]}), "send a {} of {}, or a list"
     for cls in (pandas.Series, polars.Series, pyarrow.RecordBatch):
-        with pytest.raises(Mismatch, match="a frame has several columns"):
-            converted(cls, pyarrow.table({"a": [1]}))
+        package, name = cls.__module__.partition(".")[0], cls.__name__
+        with pytest.raises(Mismatch, match=wanted.format(name, package)):
+            converted(cls, table)
+    with pytest.raises(Mismatch, match="send a Series of polars, or a list"):
+        converted(polars.Series, pandas.Series([1]))
+
+
+def test_rows_become_the_class_that_is_wanted() -> None:
+    for cls in (pyarrow.RecordBatch, pyarrow.Table):
+        made = converted(cls, [{"a": 1}, {"b": "x"}])
+        assert type(made) is cls
+        assert cast("pyarrow.Table", made).to_pydict() == {"a": [1, None], "b": [None, "x"]}
 
 
 async def test_a_function_that_takes_and_gives_frames() -> None:

@@ -362,7 +362,8 @@ class SegmentLender:
         """Return the error for a payload that has to wait until the peer has released others."""
         return Overloaded(
             f"the peer still uses {self.lent_bytes} bytes in {len(self._lent)} shared buffers; "
-            f"at most {self._most_bytes} bytes in {self._most} are allowed"
+            f"at most {self._most_bytes} bytes in {self._most} are allowed: keep copies of arrays, not "
+            "those that have arrived"
         )
 
     def _can_seal(self, segment: MemoryFile, *, must: bool) -> bool:
