@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import typing
 from typing import Final
 
@@ -26,8 +27,9 @@ def _element_type(arguments: tuple[object, ...]) -> type | None:
     """Return the ``float64`` of ``ndarray[tuple[Any, ...], dtype[float64]]``; None for any type."""
     for dtype in arguments[1:]:
         for each in typing.get_args(dtype):
-            if isinstance(each, type):
-                return each
+            of_any_size = typing.get_origin(each) or each  # `floating` of `floating[Any]`
+            if isinstance(of_any_size, type) and of_any_size is not types.UnionType:
+                return of_any_size
     return None
 
 

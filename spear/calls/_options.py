@@ -104,7 +104,8 @@ def _expect_plain_function(on_progress: object) -> None:
 _ADVICE: Final = {
     "types_not_supported": "; send text, numbers and lists",
     "payload_too_large": (
-        "; send the data in parts, as items of a stream, or raise max_message_bytes of spear.HostLimits"
+        "; send the data in parts, as items of a stream, or raise max_message_bytes of "
+        "spear.WireLimits, for shared memory max_segment_bytes"
     ),
     "head_too_large": "; shorten metadata and key, or pass data as an argument",
     "head_not_sendable": (

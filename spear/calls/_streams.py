@@ -104,7 +104,7 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
             await self._fail(error)
             raise
         except LocalProtocolError as error:
-            if error.code == "types_not_supported":
+            if error.code in ("types_not_supported", "payload_too_large"):
                 raise cannot_be_sent(self._function, error) from error
             raise LocalProtocolError(f"{self._function}: {self._why_no_items()}") from error
         self._sent += 1

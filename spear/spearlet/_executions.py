@@ -92,7 +92,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         self._failure: Exception | None = None
         self._traceback: TracebackType | None = None  # of a failure that is no SpearError
         self._on_forgotten = on_forgotten  # see ForgottenFailures.add
-        self._watchers: list[Callable[[Execution], object]] = []  # called at its end
+        self._watchers: list[Callable[[Execution[R]], object]] = []  # called at its end
         self._is_news = False  # it has failed, and the program has not asked for the failure
         self.submitted = trio.current_time()
         self._ended: float | None = None
@@ -176,7 +176,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
         for watcher in self._watchers:
-            watcher(cast("Execution", self))
+            watcher(self)
 
     is_accepted: Final = (
         True  # it gets its turn even if its deployment drains; see AssignmentObserver
@@ -235,11 +235,11 @@ async def run_execution(execution: Execution, work: Work) -> None:
 
 @final
 @protected_class
-class CompletedExecutions:
+class CompletedExecutions(Generic[R]):
     """An asynchronous iterator over executions as they end. Made by :func:`as_completed`."""
 
-    def __init__(self, executions: Iterable[Execution]) -> None:
-        self._ended: deque[Execution] = deque()
+    def __init__(self, executions: Iterable[Execution[R]]) -> None:
+        self._ended: deque[Execution[R]] = deque()
         self._left = 0
         self._news = trio.Event()
         for each in executions:
@@ -249,14 +249,14 @@ class CompletedExecutions:
             else:
                 each._watchers.append(self._add)
 
-    def _add(self, execution: Execution) -> None:
+    def _add(self, execution: Execution[R]) -> None:
         self._ended.append(execution)
         self._news.set()
 
-    def __aiter__(self) -> CompletedExecutions:
+    def __aiter__(self) -> CompletedExecutions[R]:
         return self
 
-    async def __anext__(self) -> Execution:
+    async def __anext__(self) -> Execution[R]:
         """Wait for the next execution to end. A checkpoint. If cancelled, no execution is lost."""
         await trio.lowlevel.checkpoint()
         while not self._ended:
@@ -271,7 +271,7 @@ class CompletedExecutions:
         return self._ended.popleft()
 
 
-def as_completed(executions: Iterable[Execution]) -> CompletedExecutions:
+def as_completed(executions: Iterable[Execution[R]]) -> CompletedExecutions[R]:
     """Iterate over executions in the order in which they end.
 
     ::

@@ -51,7 +51,7 @@ CROWDED_ITEMS: Final = 100
 """Items of a batch from which on the items are too short to wait for anything but the interpreter."""
 
 MAX_BATCH_BYTES: Final = 256 * 1024
-"""Most bytes of a batch's arguments, by the mean of earlier ones."""
+"""Most bytes of a batch's arguments, and of its results, by the mean of earlier ones."""
 
 LEAST_BATCH_TIMEOUT: Final = 1.0
 """Items with a shorter timeout travel alone, so that no item waits long for another one of its batch."""
@@ -274,13 +274,20 @@ class ItemCalls(Generic[T]):
         except SpearError as failure:
             error, result = failure, None
         else:
-            self._adapt(response.execution_seconds, 1, len(payload))
+            size = max(len(payload), len(response.payload))
+            self._adapt(response.execution_seconds, 1, size)
         finally:
             assignments.release()
         return self._outcome(index, item, result, error, assignments)
 
     def _adapt(self, seconds: float, items: int, size: int) -> None:
-        """Choose the size of further batches, after so many items have taken so many seconds."""
+        """Choose the size of further batches.
+
+        Args:
+            seconds: what so many items have taken.
+            items: their number.
+            size: the bytes of their arguments or of their results, whichever are more.
+        """
         # At least a half: one item may have waited, or its process may have been suspended.
         wanted = max(BATCH_SECONDS * items / max(seconds, 1e-6), self._batch / 2)
         most = min(2 * self._batch, MAX_BATCH, MAX_BATCH_BYTES * items / max(size, 1))
@@ -353,10 +360,11 @@ class ItemCalls(Generic[T]):
             )  # fmt: skip
             while len(results) < len(items):
                 found: Result = None
-                is_whole = True
+                received, is_cbor, is_whole = b"", False, True
                 with trio.move_on_after(seconds + GRACE_SECONDS) as scope:
                     with suppress(trio.EndOfChannel):
-                        found, is_whole = _decode_untrusted(*await stream.receive_item())
+                        received, is_cbor = await stream.receive_item()
+                        found, is_whole = _decode_untrusted(received, is_cbor)
                 if scope.cancelled_caught:
                     raise DeadlineExceeded.of_call(calls.name, seconds, "maybe")
                 before = len(results)
@@ -364,7 +372,7 @@ class ItemCalls(Generic[T]):
                 if not is_whole:
                     _restore_each(results, failures, before)
                 done = len(results) - before
-                self._adapt(took, done, len(payload) * done // len(items))
+                self._adapt(took, done, max(len(payload) * done // len(items), len(received)))
                 failed = [each for at, each in failures.items() if at >= before]
                 calls.counters.ended(took / done, None, done - len(failed))
                 for error in failed:

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import pytest
 
@@ -228,6 +228,18 @@ def test_an_array_of_objects_cannot_be_annotated() -> None:
     check = build_check(NDArray[numpy.object_])
     assert check is not None
     assert check.impossible is numpy.object_
+
+
+def test_the_elements_of_an_array_are_checked_for_generic_types_too() -> None:
+    for annotation in (
+        NDArray[numpy.floating[Any]],
+        numpy.ndarray[Any, numpy.dtype[numpy.floating]],
+    ):
+        check = build_check(annotation)
+        assert check is not None
+        assert cast("NDArray[Any]", check(spear.Array(bytes(8), "<f4"))).dtype == numpy.float32
+        with pytest.raises(Mismatch, match="expected an array of floating, got an array of <U1"):
+            check(spear.Array("ab".encode("utf-32-le"), "<U1"))
 
 
 def test_lists_of_text_become_arrays_where_annotated() -> None:

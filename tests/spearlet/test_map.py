@@ -611,6 +611,25 @@ async def test_large_results_of_a_batch_are_sent_in_parts(batches: None) -> None
     assert [len(each.result) for each in outcomes] == sizes  # type: ignore[arg-type]  # bytes
 
 
+async def test_large_results_bound_what_a_map_pulls(batches: None) -> None:
+    app, pulled = spear.Agent(), []
+
+    @app.function
+    async def fill(number: int) -> bytes:
+        return bytes(100_000 + number)
+
+    def numbers() -> Iterator[int]:
+        for number in range(2000):
+            pulled.append(number)
+            yield number
+
+    async with deployed(app) as deployment, deployment.fill.map(numbers(), limit=2) as results:
+        await anext(results)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(pulled) < 60
+        assert len(cast("bytes", await anext(results))) == 100_001
+
+
 async def test_wrong_arguments_fail_alone(size: str) -> None:
     async with deployed(counter()) as deployment:
         items: list[object] = [1, 2, 3, 4, "five", 6]

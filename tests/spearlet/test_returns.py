@@ -94,6 +94,9 @@ async def test_a_result_is_built_at_the_caller() -> None:
         execution = function.submit("Ada")
         assert_type(execution, Execution[Order])
         assert await execution == await execution.result() == ORDER
+        async for ended in spear.as_completed([execution]):
+            assert_type(ended, Execution[Order])
+            assert await ended == ORDER
         assert (await function.bind("Ada").ask()).result == ORDER
         plain = await deployment.order("Ada")
         assert_type(plain, Result)

@@ -206,6 +206,22 @@ async def test_too_large_a_request_is_refused_here() -> None:
                 raise AssertionError
 
 
+async def test_too_large_an_item_is_refused_with_its_size() -> None:
+    async with (
+        deployed(
+            Probe().agent, limits=spear.HostLimits(wire=spear.WireLimits(max_message_bytes=1000))
+        ) as deployment,
+        deployment.double.stream(sends_items=True) as stream,
+    ):
+        with pytest.raises(
+            InvalidArguments, match=r"20\d\d bytes; .* at most 1000; send"
+        ) as caught:
+            await stream.send(bytes(2000))
+        assert caught.value.code == "payload_too_large"
+        await stream.send(2)
+        assert await anext(stream) == 4
+
+
 async def test_a_stream_that_is_lost_says_so() -> None:
     probe = Probe()
     async with spear.open_spearlet() as spearlet:
