@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from queue import SimpleQueue
 from urllib.parse import urlencode
 
@@ -88,19 +90,16 @@ def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> It
             daemon=True,
         )
         start_thread(thread)
-    reader = threading.Thread(
-        target=_watch_reader, args=(arrivals,), name="reader of the output", daemon=True
-    )
-    start_thread(reader)
-    left = len(names)
-    while left:
-        arrival = arrivals.get()
-        if isinstance(arrival, SpearError | BrokenPipeError):
-            raise arrival
-        if arrival is None:
-            left -= 1
-        else:
-            yield arrival
+    with _watched_reader(arrivals):
+        left = len(names)
+        while left:
+            arrival = arrivals.get()
+            if isinstance(arrival, SpearError | BrokenPipeError):
+                raise arrival
+            if arrival is None:
+                left -= 1
+            else:
+                yield arrival
 
 
 def _work(
@@ -114,9 +113,24 @@ def _work(
         arrivals.put(error)
 
 
-def _watch_reader(arrivals: SimpleQueue[LineArrival]) -> None:
-    wait_unread(sys.stdout.fileno())
-    arrivals.put(BrokenPipeError())
+@contextmanager
+def _watched_reader(arrivals: SimpleQueue[LineArrival]) -> Iterator[None]:
+    """Let a BrokenPipeError arrive if the reader of standard output goes away while the block runs."""
+    output = sys.stdout.fileno()
+    reading, writing = os.pipe()
+    with open(reading, "rb", 0) as until, open(writing, "wb", 0) as end:
+
+        def watch() -> None:
+            if wait_unread(output, until.fileno()):
+                arrivals.put(BrokenPipeError())
+
+        watcher = threading.Thread(target=watch, name="reader of the output", daemon=True)
+        start_thread(watcher)
+        try:
+            yield
+        finally:
+            end.close()
+            watcher.join()  # it must not wait for a descriptor whose number is another's by then
 
 
 def _lines(remote: Remote, name: str, options: argparse.Namespace) -> Iterator[Document]:

@@ -19,8 +19,14 @@ def is_writable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def wait_unread(descriptor: int) -> None:
-    """Wait until the reader of a pipe or a socket has closed its end: for ever if it is a file."""
+def wait_unread(descriptor: int, until: int) -> bool:
+    """Wait until the reader of a pipe or a socket has closed its end; return whether it has.
+
+    Args:
+        descriptor: the writing end. If it is a file, it has no reader that could go away.
+        until: the reading end of another pipe, whose end ends the waiting.
+    """
     poll = select.poll()
-    poll.register(descriptor, 0)  # the end is always reported
-    poll.poll()
+    for each in (descriptor, until):
+        poll.register(each, 0)  # the end is always reported
+    return descriptor in dict(poll.poll())

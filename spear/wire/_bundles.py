@@ -71,7 +71,7 @@ class Bundle(Segment):
 
     Args:
         value: the encoded value.
-        memory: the memory of its large arrays, placed by :func:`array_content`.
+        memory: the memory of its large arrays, placed by ``array_content()``.
     """
 
     __slots__ = ("_memory", "_size", "_value")

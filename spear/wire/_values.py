@@ -108,7 +108,7 @@ def decode_value_untrusted(payload: bytes | memoryview, *, passes_on: bool = Fal
 
     Args:
         payload: the encoded value, or a bundle.
-        passes_on: whether values with codecs stay encoded, as :class:`CodedValue`, to be sent again.
+        passes_on: whether values with codecs stay encoded, as ``CodedValue``, to be sent again.
 
     Raises:
         TooManyItems: the value has more than :data:`MAX_VALUE_ITEMS` items.

@@ -258,10 +258,10 @@ class UnprotectedCode:
 
 
 MAY_BE_INTERRUPTED = {
-    "agent/_context.py: call",
     "agent/_context.py: context",
     "agent/_functions.py: AsyncFunction.run",
     "agent/_functions.py: AsyncStream.run",
+    "agent/_outgoing_calls.py: call",
     "channels/_interrupts.py: call_unprotected",
 }
 """Functions that only call user code from Spear, or Spear from user code."""
