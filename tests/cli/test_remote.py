@@ -522,6 +522,14 @@ def test_a_reader_that_has_gone_ends_the_logs_before_the_next_line(
         assert main(["logs", "a", "-f", "--host", str(tmp_path / "s")]) == 141
 
 
+def test_no_thread_of_the_logs_outlives_the_command(run: Run, tmp_path: Path) -> None:
+    """It would wait for a descriptor that is no longer the command's."""
+    before = set(threading.enumerate())
+    with answering(tmp_path / "s", ok(b'{"lost": 3}\n')):
+        assert run("logs", "a", "-f", "--host", str(tmp_path / "s")).status == 0
+    assert "reader of the output" not in {each.name for each in set(threading.enumerate()) - before}
+
+
 def test_a_host_that_ends_before_there_are_rates(run: Run, tmp_path: Path) -> None:
     with answering(tmp_path / "s", ok(b'{"time": 3}\n')):
         done = run("top", "--once", "--host", str(tmp_path / "s"))
