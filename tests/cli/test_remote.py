@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 import threading
@@ -62,7 +63,7 @@ def answering(path: Path, answer: bytes | None, *more: bytes) -> Iterator[list[b
                     return
                 # A client may connect only to see whether a host listens.
                 with closing(connection), suppress(OSError):
-                    requests.append(connection.recv(65536))
+                    requests.append(whole_request(connection))
                     now = answers.pop(0) if len(answers) > 1 else answers[0]
                     if now is None:
                         connection.recv(1)  # until the client closes the connection
@@ -76,6 +77,21 @@ def answering(path: Path, answer: bytes | None, *more: bytes) -> Iterator[list[b
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def whole_request(connection: socket.socket) -> bytes:
+    """Receive a request. If a part stayed unread, closing the connection would reset it."""
+    received = connection.recv(65536)
+    while received:
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if len(body) >= (int(length[1]) if length else 0) and b"\r\n\r\n" in received:
+            break
+        more = connection.recv(65536)
+        if not more:
+            break
+        received += more
+    return received
 
 
 def ok(body: bytes, head: bytes = b"") -> bytes:
@@ -384,7 +400,7 @@ def test_a_url_and_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             for _ in range(4):
                 connection, _ = listener.accept()
                 with closing(connection):
-                    requests.append(connection.recv(65536))
+                    requests.append(whole_request(connection))
                     connection.sendall(ok(b"7"))
 
         thread = threading.Thread(target=work)
