@@ -1,9 +1,9 @@
-"""What Arrow alone would change in a frame of pandas: columns of objects, and the frequency of an index.
+"""Frames of pandas keep what Arrow alone would change: columns of objects, the frequency of an index.
 
 A leaf module, which is loaded with the first frame of pandas. Arrow gives each column one type, and
 pyarrow converts the objects of a column to it, often without an error: a large integer beside None to a
 float, a date and time beside a date to a date. The sender therefore restores each column of objects as
-the receiver will, and compares. A frame that would change is refused; all other columns cost nothing.
+the receiver will, and compares. A frame that would change is refused.
 
 What the receiver has to know beyond Arrow travels in the metadata of the schema, under :data:`NOTES`: a
 JSON map of ``objects``, the positions of columns of objects, and ``freq``, the frequency of the index.

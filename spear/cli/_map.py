@@ -147,7 +147,7 @@ class MapCommand:
 
     @property
     def called(self) -> CalledFunction:
-        """What all calls have in common, as far as the command line shows it."""
+        """The properties that all calls have in common, as far as the command line shows it."""
         return CalledFunction.of(self.target, self.function, self.keywords, unpack=self.unpack)
 
 

@@ -94,7 +94,7 @@ def _digest(item: object) -> bytes:
 @final
 @attrs.frozen
 class CalledFunction:
-    """What all calls of a run have in common.
+    """The properties that all calls of a run have in common.
 
     Attributes:
         name: the program's file or module, without its directory, and the function.
