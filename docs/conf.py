@@ -35,7 +35,7 @@ version = release = spear.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 root_doc = "docs/README"
-include_patterns = ["*.md", "docs/*.md", "docs/reference/*.rst"]
+include_patterns = ["*.md", "docs/*.md", "docs/how-to/*.md", "docs/reference/*.rst"]
 exclude_patterns = [".*", "bench", "build", "examples", "spear", "tests"]
 
 html_theme = "furo"

@@ -1,6 +1,6 @@
 """The documents are correct: their examples run, and names and links in them exist.
 
-The form of examples in docs/*.md and README.md:
+The form of examples in docs/*.md, docs/how-to/*.md and README.md:
 
 * A ``python`` block whose first line is a comment with a file's name, as ``# shop.py``, is that file. The
   examples of one document share a directory, which also has the project's ``examples``.
@@ -42,7 +42,7 @@ DOCUMENTS: Final = {
     for path in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
     )
     if path.exists()
 }
@@ -461,8 +461,8 @@ def test_links_that_lead_nowhere_are_found(link: str, *, is_good: bool) -> None:
 
 def test_every_document_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    documents = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
-    assert documents <= set(LINK.findall(index))
+    documents = {name.removeprefix("docs/") for name in DOCUMENTS if name.startswith("docs/")}
+    assert documents - {"README.md"} <= set(LINK.findall(index))
 
 
 # -- tables -------------------------------------------------------------------------------------

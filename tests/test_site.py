@@ -54,7 +54,9 @@ def test_each_page_is_in_one_section_of_the_navigation() -> None:
     sections = {title: links for title, _, links in CONF["sections"](index) if links}
     assert list(sections) == ["Tutorial", "How-to", "Reference", "Explanation"]
     linked = sorted(link for links in sections.values() for link in links)
-    documents = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"}
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).with_suffix("") for path in docs.rglob("*.md")}
+    documents = {page.as_posix() for page in pages} - {"README"}
     outside = {f"../{path.stem}" for path in ROOT.glob("*.md")}
     assert linked == sorted(documents | outside)
 
