@@ -1,0 +1,192 @@
+"""Waiting, in a thread without an event loop, for what runs in the spearlet's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack, final
+
+from spear.portal import (
+    HeldBlock,
+    ItemHandover,
+    Page,
+    Portal,
+    PortalCall,
+    take_page,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+
+T = TypeVar("T")
+V = TypeVar("V")
+Ts = TypeVarTuple("Ts")
+
+
+@final
+class WaitedCall(PortalCall[T]):
+    """A call for which a thread waits."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        super().__init__(function)
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def end(self) -> None:
+        """Wake the thread."""
+        self._ended.release()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Wait for the end; return whether it came in time. Ctrl-C interrupts the wait."""
+        if not self._ended.acquire(timeout=seconds):
+            return False
+        self._ended.release()
+        return True
+
+
+@final
+class Bridge:
+    """The way of other threads into a portal. All methods may be called in any thread."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.portal = portal
+
+    def begin(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> WaitedCall[T]:
+        """Start an asynchronous function in Trio's thread."""
+        self.portal.expect_usable()
+        call: WaitedCall[T] = WaitedCall(partial(function, *args))
+        self.portal.submit(call)
+        return call
+
+    def run(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
+        """Run an asynchronous function in Trio's thread; return its value, or raise as it does.
+
+        Ctrl-C cancels the function, and is raised when the function has ended.
+        """
+        call: WaitedCall[T] = WaitedCall(partial(function, *args))
+        self.portal.expect_usable()
+        try:
+            self.portal.submit(call)
+            call.wait()
+        except BaseException:
+            self.portal.run_soon(call.cancel)
+            call.wait()
+            raise
+        return call.result()
+
+    def look(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        """Run a plain function in Trio's thread; return its value, or raise as it does."""
+
+        async def run() -> T:
+            return function(*args)
+
+        return self.run(run)
+
+
+@final
+class Block(Generic[T, V]):
+    """A block of the spearlet, as a context manager of the caller's thread.
+
+    Args:
+        bridge: the way into the spearlet's thread.
+        open_block: returns the asynchronous context manager; called in the spearlet's thread.
+        wrap: makes what the caller gets from what the block gives.
+        close: called when the block has been left, to end what feeds it; may be None.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        open_block: Callable[[], AbstractAsyncContextManager[T]],
+        wrap: Callable[[T], V],
+        close: Callable[[], object] | None = None,
+    ) -> None:
+        self._bridge = bridge
+        self._block = HeldBlock(open_block)
+        self._wrap = wrap
+        self._close = close
+
+    def __enter__(self) -> V:
+        opened = self._bridge.run(self._block.enter, self._bridge.portal.nursery)
+        return self._wrap(opened)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._bridge.run(self._block.leave, error is not None)
+        finally:
+            if self._close is not None:
+                self._close()
+
+
+class Taken(Generic[T]):
+    """An iterator over what an asynchronous iterator of the spearlet gives.
+
+    If Ctrl-C interrupts it, no item is lost.
+    """
+
+    def __init__(self, bridge: Bridge, items: AsyncIterator[T]) -> None:
+        self._bridge = bridge
+        self._items = items
+        self._page: Page[T] = Page()
+        self._coming: WaitedCall[Page[T]] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def __iter__(self) -> Taken[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._one_at_a_time:
+            while not self._page.items:
+                end, self._page.end = self._page.end, None
+                if isinstance(end, StopAsyncIteration):
+                    raise StopIteration
+                if end is not None:
+                    raise end
+                if self._coming is None:
+                    self._coming = self._bridge.begin(take_page, self._items)
+                self._coming.wait()
+                self._page, self._coming = self._coming.result(), None
+            return self._page.items.popleft()
+
+
+@final
+class ItemThread(Generic[T]):
+    """A thread that iterates over the items of a map, as a user's iterator may block.
+
+    The thread is not waited for when the map ends: the iterator may be anywhere.
+    """
+
+    def __init__(self, portal: Portal, items: Iterable[T]) -> None:
+        self._iterator = iter(items)
+        self._room = threading.Semaphore(64)
+        self._is_closed = False
+        self.handover: ItemHandover[T] = ItemHandover(portal, self._room.release)
+        threading.Thread(target=self._run, name="spear items", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more items."""
+        self._is_closed = True
+        self._room.release()
+
+    def _run(self) -> None:
+        failure: Exception | None = None
+        try:
+            for item in self._iterator:
+                self._room.acquire()
+                if self._is_closed:
+                    break
+                self.handover.put(item)
+        except Exception as error:
+            failure = error
+        self.handover.end(failure)

@@ -1,0 +1,229 @@
+"""A spearlet and its deployments, for threads without an event loop."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Unpack, final
+
+import spear.spearlet
+from spear._errors import NotFound
+from spear._util import NoPublicConstructor
+from spear.portal import HeldBlock, Portal, expect_outside
+
+from ._bridge import Block, Bridge, Taken
+from ._functions import Function, wrap_function
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from spear.portal import DeployArguments, SpearletArguments
+    from spear.spearlet import (
+        DeploymentHealth,
+        DeploymentSettings,
+        DeploymentStatistics,
+        FollowedLines,
+        FunctionDescription,
+        InstanceLine,
+        Scale,
+        SpearletState,
+        SpearletStatistics,
+        Target,
+    )
+
+
+@final
+class Deployment(metaclass=NoPublicConstructor):
+    """A :class:`spear.Deployment` for threads without an event loop. Its functions are its attributes.
+
+    Made by :meth:`Spearlet.deploy`. The end of a ``with deployment`` block stops it.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, bridge: Bridge, deployment: spear.spearlet.Deployment) -> None:
+        self.name = deployment.name
+        self._bridge = bridge
+        self._deployment = deployment
+
+    def __repr__(self) -> str:
+        return f"<blocking.Deployment {self.name}>"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of its functions."""
+        return self._deployment.functions
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The names of the functions that send items."""
+        return self._deployment.streams
+
+    def function(self, name: str) -> Function:
+        """Return a function by its name; see :meth:`spear.Deployment.function`."""
+        return wrap_function(self._bridge, self._bridge.look(self._deployment.function, name))
+
+    def __getattr__(self, name: str) -> Function:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.function(name)
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]
+
+    def descriptions(self) -> dict[str, FunctionDescription]:
+        """Return descriptions of its functions by name."""
+        return self._bridge.run(self._deployment.descriptions)
+
+    def scale(self, replicas: int | Scale) -> None:
+        """Change the number of replicas; see :meth:`spear.Deployment.scale`."""
+        self._bridge.run(self._deployment.scale, replicas)
+
+    def restart(
+        self,
+        target: Target | None = None,
+        settings: DeploymentSettings | None = None,
+        *,
+        debug: bool = False,
+    ) -> None:
+        """Replace every replica, one after the other; see :meth:`spear.Deployment.restart`."""
+        self._bridge.run(partial(self._deployment.restart, target, settings, debug=debug))
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Stop all replicas; see :meth:`spear.Deployment.stop`."""
+        self._bridge.run(self._deployment.stop, seconds)
+
+    def health(self) -> DeploymentHealth:
+        """Return the present health."""
+        return self._bridge.look(self._deployment.health)
+
+    def statistics(self) -> DeploymentStatistics:
+        """Return the counters."""
+        return self._bridge.look(self._deployment.statistics)
+
+    def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """Return the last lines that its instances wrote; see :meth:`spear.Deployment.logs`."""
+        return self._bridge.look(self._deployment.logs, most)
+
+    def follow_logs(self) -> Block[FollowedLines, Taken[InstanceLine]]:
+        """Open an iterator over the lines that its instances write, in a ``with`` block."""
+        return Block(self._bridge, self._deployment.follow_logs, partial(Taken, self._bridge))
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bridge.run(self._deployment.__aexit__, kind, error, traceback)
+
+
+@final
+class Spearlet(metaclass=NoPublicConstructor):
+    """A :class:`spear.Spearlet` in a thread of its own. Made by :func:`open_spearlet`.
+
+    All methods may be called in any thread.
+    """
+
+    def __init__(self, arguments: SpearletArguments) -> None:
+        opening = partial(spear.spearlet.open_spearlet, **arguments)
+        self._block = HeldBlock(opening)
+        self._portal = Portal.open()
+        self._bridge = Bridge(self._portal)
+        self._is_closed = False
+        try:
+            self._spearlet = self._bridge.run(self._block.enter, self._portal.nursery)
+        except BaseException:
+            self._portal.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<blocking.Spearlet, {self.state.value}>"
+
+    def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
+        """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
+        deploy = partial(self._spearlet.deploy, target, **arguments)
+        return Deployment._create(self._bridge, self._bridge.run(deploy))
+
+    @property
+    def deployments(self) -> dict[str, Deployment]:
+        """The deployments by name."""
+        found = self._bridge.look(lambda: self._spearlet.deployments)
+        return {name: Deployment._create(self._bridge, each) for name, each in found.items()}
+
+    def find_function(self, name: str) -> Function:
+        """Return a function by its name, or by ``deployment.name``."""
+        return wrap_function(self._bridge, self._bridge.look(self._spearlet.find_function, name))
+
+    @property
+    def state(self) -> SpearletState:
+        """The state of the spearlet."""
+        return self._spearlet.state
+
+    def statistics(self) -> SpearletStatistics:
+        """Return the counters."""
+        return self._bridge.look(self._spearlet.statistics)
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Take no new calls, let the others finish, and stop; see :meth:`spear.Spearlet.drain`."""
+        self._bridge.run(self._spearlet.drain, seconds)
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Stop all deployments; see :meth:`spear.Spearlet.stop`."""
+        self._bridge.run(self._spearlet.stop, seconds)
+
+    def close(self) -> None:
+        """Stop all deployments, as the end of the ``with`` block does. Closing again does nothing."""
+        self._close(by_exception=False)
+
+    def __enter__(self) -> Spearlet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close(by_exception=error is not None)
+
+    def _close(self, *, by_exception: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._bridge.run(self._block.leave, by_exception)
+        finally:
+            self._portal.close()
+
+
+def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Spearlet:
+    """Open a spearlet in a thread of its own, for programs without an event loop.
+
+    ::
+
+        with spear.blocking.open_spearlet() as spearlet:
+            shop = spearlet.deploy("shop.py", replicas=4)
+            print(shop.price("tea", timeout=5))
+
+    Leaving the block, or :meth:`Spearlet.close`, stops its deployments: running calls may finish for
+    ``limits.timeouts.drain_seconds``. Leaving the block by an exception kills all replicas at once; so
+    does the exit of an interpreter with an open spearlet. Instruments, and functions of an
+    :class:`~spear.Agent` that is deployed in this process, run in the spearlet's thread.
+
+    A process that forks, such as a preloading web server, opens its spearlet after the fork.
+
+    Args:
+        arguments: as for :func:`spear.open_spearlet`.
+
+    Raises:
+        ConfigurationError: as :func:`spear.open_spearlet`, or Trio runs in this thread already.
+    """
+    expect_outside()
+    return Spearlet._create(arguments)

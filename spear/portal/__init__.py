@@ -1,0 +1,16 @@
+"""A thread that runs Trio, for programs that do not, and the ways in and out of it.
+
+``spear.blocking`` and ``spear.asyncio`` are made of these parts.
+"""
+
+from ._blocks import HeldBlock as HeldBlock
+from ._handover import ItemHandover as ItemHandover
+from ._handover import is_at_hand as is_at_hand
+from ._options import DeployArguments as DeployArguments
+from ._options import OptionArguments as OptionArguments
+from ._options import SpearletArguments as SpearletArguments
+from ._pages import Page as Page
+from ._pages import take_page as take_page
+from ._portal import Portal as Portal
+from ._portal import PortalCall as PortalCall
+from ._portal import expect_outside as expect_outside

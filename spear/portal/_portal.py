@@ -1,0 +1,234 @@
+"""A thread that runs Trio, and calls that other threads make into it.
+
+A call costs two wake-ups of a thread, and little else: callers put it into a queue, and wake the thread
+only if it is not awake already. Ends of calls are delivered once per pass of Trio's scheduler, so that a
+program with many calls in flight is woken once for all that ended in the pass.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
+from weakref import WeakSet
+
+import trio
+
+from spear._errors import ConfigurationError, WorkerDied
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+
+_ENDED: Final = "the spearlet has ended, or its connection to a host was closed"
+
+
+class PortalCall(Generic[T]):
+    """A call that another thread makes. A door derives its own class, with :meth:`end`.
+
+    Args:
+        function: runs in Trio's thread, with the context variables that the caller has now.
+    """
+
+    __slots__ = ("_context", "_function", "_is_cancelled", "_scope", "error", "value")
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
+        self._context: Context = copy_context()
+        self._scope: trio.CancelScope | None = None  # while it runs
+        self._is_cancelled = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+    def end(self) -> None:
+        """Tell the caller that :attr:`value` or :attr:`error` is there. Runs in Trio's thread."""
+        raise NotImplementedError
+
+    def result(self) -> T:
+        """Return the value, or raise the error. For the caller, after the end."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+        return cast("T", self.value)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start it in a task. In Trio's thread."""
+        self._context.run(nursery.start_soon, self.run)
+
+    def cancel(self) -> None:
+        """Cancel it; in Trio's thread. Its end tells when it is over."""
+        self._is_cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def give_up(self) -> None:
+        """End it without having started it, as the thread has ended. In any thread."""
+        self.error = WorkerDied(_ENDED, code="stopped", delivered="no")
+        self.end()
+
+    async def run(self) -> None:
+        """Run the function, and end the call. Raises only the cancellation of the whole portal."""
+        with trio.CancelScope() as self._scope:
+            if self._is_cancelled:
+                self._scope.cancel()
+            try:
+                self.value = await self._function()
+            except trio.Cancelled:
+                self.error = WorkerDied(_ENDED, code="stopped")
+                raise
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._scope = None
+                del self._function  # with its arguments
+                self.end()
+
+
+@final
+class Portal(trio.abc.Instrument):
+    """A thread that runs Trio until :meth:`close`; at the latest until the interpreter exits.
+
+    It is made by :meth:`open`. In a forked child, every method raises ConfigurationError.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[PortalCall[object]] = deque()  # not started yet
+        self._is_awake = False  # whether _start_all() will run
+        self._at_end_of_pass: list[Callable[[], object]] = []
+        self._has_ended = False
+        self._process = os.getpid()
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._token: trio.lowlevel.TrioToken
+        self._nursery: trio.Nursery
+        self._thread = threading.Thread(target=self._run, name="spear", daemon=True)
+
+    @classmethod
+    def open(cls) -> Portal:
+        """Start the thread; returns when it runs."""
+        portal = cls()
+        portal._thread.start()
+        portal._started.wait()
+        if portal._failure is not None:
+            raise portal._failure
+        _open.add(portal)
+        return portal
+
+    # -- in other threads ---------------------------------------------------------------------
+
+    def expect_usable(self) -> None:
+        """Raise ConfigurationError in a forked child, and in Trio's thread, which would wait in vain."""
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                "this spearlet was opened before the process was forked, and its thread stayed with the "
+                "parent: open one in each process, after the fork",
+                code="forked",
+            )
+        if threading.get_ident() == self._thread.ident:
+            raise ConfigurationError(
+                "a callback or an agent in the spearlet's own thread cannot wait for the same spearlet: "
+                "use the asynchronous functions of spear in it"
+            )
+
+    def submit(self, call: PortalCall[T]) -> None:
+        """Start a call. Returns at once; :meth:`PortalCall.end` tells of its end."""
+        self._calls.append(cast("PortalCall[object]", call))
+        self.wake()
+
+    def submit_all(self, calls: deque[PortalCall[object]]) -> None:
+        """Start many calls, and empty the queue that holds them."""
+        self._calls.extend(calls)
+        calls.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let Trio's thread start what was submitted."""
+        if not self._is_awake:
+            self._is_awake = True
+            self.run_soon(self._start_all)
+
+    def run_soon(self, function: Callable[[], object]) -> None:
+        """Run a plain function in Trio's thread; after the thread's end, do nothing but give up calls."""
+        try:
+            self._token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            self._give_up()
+
+    def close(self) -> None:
+        """End the thread; calls that run are cancelled. Returns when it has ended."""
+        if os.getpid() == self._process:
+            self.run_soon(self._stop)
+            self._thread.join()
+
+    # -- in Trio's thread ---------------------------------------------------------------------
+
+    def at_end_of_pass(self, function: Callable[[], object]) -> None:
+        """Call a function once, when all tasks have run that can run now."""
+        self._at_end_of_pass.append(function)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Tell callers what has ended; Trio calls this before it waits for anything."""
+        if self._at_end_of_pass:
+            functions, self._at_end_of_pass = self._at_end_of_pass, []
+            for each in functions:
+                each()
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery of calls and of blocks that are held open."""
+        return self._nursery
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main, instruments=[self])
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._has_ended = True
+            self._started.set()
+            self.before_io_wait(0)
+            self._give_up()
+            _open.discard(self)
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as self._nursery:
+            self._started.set()
+            await trio.sleep_forever()
+
+    def _stop(self) -> None:
+        self._nursery.cancel_scope.cancel()
+
+    def _start_all(self) -> None:
+        self._is_awake = False  # first: what is submitted from now on wakes the thread again
+        while self._calls:
+            self._calls.popleft().start(self._nursery)
+
+    def _give_up(self) -> None:
+        while self._calls:
+            self._calls.popleft().give_up()
+
+
+_open: Final[WeakSet[Portal]] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for portal in list(_open):
+        portal.close()
+
+
+def expect_outside() -> None:
+    """Raise ConfigurationError in a thread where Trio runs: waiting there would stop all of its tasks."""
+    if trio.lowlevel.in_trio_run():
+        raise ConfigurationError(
+            "this thread runs Trio: use `async with spear.open_spearlet()` instead"
+        )
