@@ -93,8 +93,9 @@ LAYERS: dict[str, frozenset[str]] = {
         "spearlet": "runtimes calls channels wire transports requests discovery events telemetry",
         "gateway": "spearlet calls channels transports wire requests engines kv telemetry",
         "config": "gateway spearlet calls runtimes channels transports requests engines kv",
-        "blocking": "spearlet channels wire",
-        "asyncio": "spearlet channels wire",
+        "portal": "",
+        "blocking": "portal spearlet calls",
+        "asyncio": "portal spearlet calls",
     }.items()
 }
 """Packages that each package may import, besides itself and the leaves."""
@@ -124,7 +125,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("spear/cli/_bar.py",),
     "wsproto": ("spear/gateway/*.py",),
     "argparse._*": (),  # private; spear.cli keeps its own list of a parser's arguments
-    "asyncio": ("spear/agent/*.py",),
+    "asyncio": ("spear/agent/*.py", "spear/asyncio/*.py"),
     # Use protected_block instead, so that Ctrl-C cannot leave a block without its clean-up.
     "contextlib.asynccontextmanager": ("spear/channels/_interrupts.py",),
     # Processes are started, signalled and forked in one place, which reaps them, or in a zygote.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack, final
 
 from spear.portal import (
     HeldBlock,
-    ItemHandover,
     Page,
     Portal,
     PortalCall,
@@ -67,7 +66,7 @@ class Bridge:
     def run(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
         """Run an asynchronous function in Trio's thread; return its value, or raise as it does.
 
-        Ctrl-C cancels the function, and is raised when the function has ended.
+        Ctrl-C cancels it, and is raised when it has ended; a second Ctrl-C does not wait for that.
         """
         call: WaitedCall[T] = WaitedCall(partial(function, *args))
         self.portal.expect_usable()
@@ -158,35 +157,3 @@ class Taken(Generic[T]):
                 self._coming.wait()
                 self._page, self._coming = self._coming.result(), None
             return self._page.items.popleft()
-
-
-@final
-class ItemThread(Generic[T]):
-    """A thread that iterates over the items of a map, as a user's iterator may block.
-
-    The thread is not waited for when the map ends: the iterator may be anywhere.
-    """
-
-    def __init__(self, portal: Portal, items: Iterable[T]) -> None:
-        self._iterator = iter(items)
-        self._room = threading.Semaphore(64)
-        self._is_closed = False
-        self.handover: ItemHandover[T] = ItemHandover(portal, self._room.release)
-        threading.Thread(target=self._run, name="spear items", daemon=True).start()
-
-    def close(self) -> None:
-        """Take no more items."""
-        self._is_closed = True
-        self._room.release()
-
-    def _run(self) -> None:
-        failure: Exception | None = None
-        try:
-            for item in self._iterator:
-                self._room.acquire()
-                if self._is_closed:
-                    break
-                self.handover.put(item)
-        except Exception as error:
-            failure = error
-        self.handover.end(failure)

@@ -12,9 +12,9 @@ import trio
 import spear.spearlet
 from spear._util import NoPublicConstructor
 from spear.calls import R
-from spear.portal import is_at_hand
+from spear.portal import ItemThread, is_at_hand
 
-from ._bridge import Block, Bridge, ItemThread, Taken
+from ._bridge import Block, Bridge, Taken
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._retry_policy import RetryPolicy
     from spear.calls import AnyIterable
-    from spear.portal import OptionArguments
-    from spear.spearlet import Answer, EachOptions, ExecutionStatus, MapItem, MapOptions
+    from spear.spearlet import (
+        Answer,
+        EachOptions,
+        ExecutionStatus,
+        MapItem,
+        MapOptions,
+        OptionArguments,
+    )
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -43,8 +49,8 @@ class _MapMethod(Protocol[T]):
 class Function(Generic[R], metaclass=NoPublicConstructor):
     """A :class:`spear.Function` for threads without an event loop. Call it like a plain function.
 
-    Its methods have the arguments and the errors of the same methods there. Ctrl-C during one of them
-    cancels the call, and is raised when the call has ended.
+    Its methods have the arguments and the errors of the same methods there. Ctrl-C during a call cancels
+    it: the function is cancelled, too, unless the call has a key.
 
     Attributes:
         name: the function's name.
@@ -125,7 +131,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         sends_items: bool = False,
         **keywords: object,
     ) -> Block[spear.calls.FunctionStream[R], FunctionStream[R]]:
-        """Open a stream in a ``with`` block, and iterate over it; see :meth:`spear.Function.stream`."""
+        """Open a stream in a ``with`` block; see :meth:`spear.Function.stream`."""
         opening = partial(
             self._function.stream,
             *arguments,

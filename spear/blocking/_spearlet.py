@@ -16,8 +16,8 @@ from ._functions import Function, wrap_function
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spear.portal import DeployArguments, SpearletArguments
     from spear.spearlet import (
+        DeployArguments,
         DeploymentHealth,
         DeploymentSettings,
         DeploymentStatistics,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         FunctionDescription,
         InstanceLine,
         Scale,
+        SpearletArguments,
         SpearletState,
         SpearletStatistics,
         Target,
@@ -61,7 +62,7 @@ class Deployment(metaclass=NoPublicConstructor):
 
     def function(self, name: str) -> Function:
         """Return a function by its name; see :meth:`spear.Deployment.function`."""
-        return wrap_function(self._bridge, self._bridge.look(self._deployment.function, name))
+        return wrap_function(self._bridge, self._deployment.function(name))
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -154,12 +155,12 @@ class Spearlet(metaclass=NoPublicConstructor):
     @property
     def deployments(self) -> dict[str, Deployment]:
         """The deployments by name."""
-        found = self._bridge.look(lambda: self._spearlet.deployments)
+        found = self._spearlet.deployments
         return {name: Deployment._create(self._bridge, each) for name, each in found.items()}
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name``."""
-        return wrap_function(self._bridge, self._bridge.look(self._spearlet.find_function, name))
+        return wrap_function(self._bridge, self._spearlet.find_function(name))
 
     @property
     def state(self) -> SpearletState:

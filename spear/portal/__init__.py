@@ -4,11 +4,10 @@
 """
 
 from ._blocks import HeldBlock as HeldBlock
+from ._handover import AHEAD_ITEMS as AHEAD_ITEMS
 from ._handover import ItemHandover as ItemHandover
+from ._handover import ItemThread as ItemThread
 from ._handover import is_at_hand as is_at_hand
-from ._options import DeployArguments as DeployArguments
-from ._options import OptionArguments as OptionArguments
-from ._options import SpearletArguments as SpearletArguments
 from ._pages import Page as Page
 from ._pages import take_page as take_page
 from ._portal import Portal as Portal

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import trio
@@ -85,3 +86,35 @@ class ItemHandover(Generic[T]):
             self._allow(self._taken)
             self._taken = 0
         return self._items.popleft()
+
+
+@final
+class ItemThread(Generic[T]):
+    """A thread that iterates over the items of a map, as a user's iterator may block.
+
+    The thread is not waited for when the map ends: the iterator may be anywhere.
+    """
+
+    def __init__(self, portal: Portal, items: Iterable[T]) -> None:
+        self._iterator = iter(items)
+        self._room = threading.Semaphore(AHEAD_ITEMS)
+        self._is_closed = False
+        self.handover: ItemHandover[T] = ItemHandover(portal, self._room.release)
+        threading.Thread(target=self._run, name="spear items", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more items."""
+        self._is_closed = True
+        self._room.release()
+
+    def _run(self) -> None:
+        failure: Exception | None = None
+        try:
+            for item in self._iterator:
+                self._room.acquire()
+                if self._is_closed:
+                    break
+                self.handover.put(item)
+        except Exception as error:
+            failure = error
+        self.handover.end(failure)

@@ -103,7 +103,6 @@ class Portal(trio.abc.Instrument):
         self._calls: deque[PortalCall[object]] = deque()  # not started yet
         self._is_awake = False  # whether _start_all() will run
         self._at_end_of_pass: list[Callable[[], object]] = []
-        self._has_ended = False
         self._process = os.getpid()
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -140,17 +139,15 @@ class Portal(trio.abc.Instrument):
 
     def submit(self, call: PortalCall[T]) -> None:
         """Start a call. Returns at once; :meth:`PortalCall.end` tells of its end."""
-        self._calls.append(cast("PortalCall[object]", call))
+        self.put_off(call)
         self.wake()
 
-    def submit_all(self, calls: deque[PortalCall[object]]) -> None:
-        """Start many calls, and empty the queue that holds them."""
-        self._calls.extend(calls)
-        calls.clear()
-        self.wake()
+    def put_off(self, call: PortalCall[T]) -> None:
+        """Let a call start at the next :meth:`wake`, or earlier."""
+        self._calls.append(cast("PortalCall[object]", call))
 
     def wake(self) -> None:
-        """Let Trio's thread start what was submitted."""
+        """Let Trio's thread start what was put off."""
         if not self._is_awake:
             self._is_awake = True
             self.run_soon(self._start_all)
@@ -192,9 +189,7 @@ class Portal(trio.abc.Instrument):
         except BaseException as error:
             self._failure = error
         finally:
-            self._has_ended = True
             self._started.set()
-            self.before_io_wait(0)
             self._give_up()
             _open.discard(self)
 
@@ -215,6 +210,7 @@ class Portal(trio.abc.Instrument):
     def _give_up(self) -> None:
         while self._calls:
             self._calls.popleft().give_up()
+        self.before_io_wait(0)
 
 
 _open: Final[WeakSet[Portal]] = WeakSet()

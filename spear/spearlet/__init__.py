@@ -2,6 +2,9 @@
 
 from ._answers import Answer as Answer
 from ._answers import FunctionDescription as FunctionDescription
+from ._arguments import DeployArguments as DeployArguments
+from ._arguments import OptionArguments as OptionArguments
+from ._arguments import SpearletArguments as SpearletArguments
 from ._autoscaler import ScalingDecision as ScalingDecision
 from ._bound import BoundCall as BoundCall
 from ._bound import OnEnd as OnEnd

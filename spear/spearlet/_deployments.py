@@ -119,7 +119,7 @@ class Deployment(metaclass=NoPublicConstructor):
     # -- functions ----------------------------------------------------------------------------
 
     def function(self, name: str) -> Function:
-        """Return a function by its name.
+        """Return a function by its name. In any thread, as ``spear.blocking`` does.
 
         Raises:
             NotFound: the deployment has no such function; the message suggests one.

@@ -315,22 +315,25 @@ class ReplicaPool:
 
     def _usual_seconds(self) -> float | None:
         """Return the mean duration of calls so far, waiting in the queue included."""
-        succeeded = sum(each.succeeded for each in self._counters.values())
-        seconds = sum(each.seconds for each in self._counters.values())
+        counters = list(self._counters.values())
+        succeeded = sum(each.succeeded for each in counters)
+        seconds = sum(each.seconds for each in counters)
         return seconds / succeeded if succeeded else None
 
     # -- numbers ------------------------------------------------------------------------------
 
     def counters(self, function: str) -> FunctionCounters:
-        """Return the counters of a function's calls."""
+        """Return the counters of a function's calls. In any thread: see :meth:`Deployment.function`."""
         counters = self._counters.get(function)
-        if counters is None:
-            counters = self._counters[function] = FunctionCounters()
-        return counters
+        return (
+            self._counters.setdefault(function, FunctionCounters())
+            if counters is None
+            else counters
+        )
 
     def function_statistics(self) -> dict[str, FunctionStatistics]:
         """Return the statistics of each function's calls, by name."""
-        return {name: each.snapshot() for name, each in self._counters.items()}
+        return {name: each.snapshot() for name, each in list(self._counters.items())}
 
     def load(self, *, is_full: bool = False) -> Load:
         """Return the present load.

@@ -104,7 +104,7 @@ class DeploymentRegistry:
         self._index = None
 
     def find_function(self, name: str) -> Function:
-        """Return a function by its name, or by ``deployment.name``.
+        """Return a function by its name, or by ``deployment.name``. In any thread.
 
         Raises:
             NotFound: no function has this name, or several have it.
@@ -124,7 +124,7 @@ class DeploymentRegistry:
 
     def _make_index(self) -> _Index:
         index: _Index = {}
-        for deployment in self.deployments.values():
+        for deployment in list(self.deployments.values()):
             for function in deployment.functions:
                 home = (deployment, function)
                 for name in (function, f"{deployment.name}.{function}"):

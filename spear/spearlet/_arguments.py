@@ -1,4 +1,4 @@
-"""The keyword arguments that the doors pass on, as types. Their meaning is told where they are used."""
+"""Keyword arguments as types, for ``spear.blocking`` and ``spear.asyncio``, which pass them on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from spear.calls import Result
     from spear.channels import CommunicationStrategy, Metadata
     from spear.runtimes import Runtime
-    from spear.spearlet import DeploymentSettings, Scale
     from spear.telemetry import CallRecord, InstanceEvent, Instrument
     from spear.transports import Transport
+
+    from ._settings import DeploymentSettings, Scale
 
 
 class SpearletArguments(TypedDict, total=False):

@@ -1,0 +1,15 @@
+"""Spear for asyncio programs: FastAPI, notebooks with ``await``.
+
+The same API as ``spear``: a spearlet runs in a thread of its own, and the event loop awaits what it does.
+Methods that look at the host, such as ``statistics``, are awaited, too. Errors and settings are those of
+``spear``.
+"""
+
+from ._functions import Execution as Execution
+from ._functions import Function as Function
+from ._functions import FunctionStream as FunctionStream
+from ._functions import MapResults as MapResults
+from ._functions import as_completed as as_completed
+from ._spearlet import Deployment as Deployment
+from ._spearlet import Spearlet as Spearlet
+from ._spearlet import open_spearlet as open_spearlet

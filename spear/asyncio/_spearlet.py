@@ -1,0 +1,272 @@
+"""A spearlet and its deployments, for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Unpack, final
+
+import spear.spearlet
+from spear._errors import NotFound
+from spear._util import NoPublicConstructor
+from spear.portal import Portal
+
+from ._bridge import Block, Bridge, Taken
+from ._functions import Function, wrap_function
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from spear.spearlet import (
+        DeployArguments,
+        DeploymentHealth,
+        DeploymentSettings,
+        DeploymentStatistics,
+        FollowedLines,
+        FunctionDescription,
+        InstanceLine,
+        Scale,
+        SpearletArguments,
+        SpearletState,
+        SpearletStatistics,
+        Target,
+    )
+
+
+@final
+class Deployment(metaclass=NoPublicConstructor):
+    """A :class:`spear.Deployment` for asyncio programs. Its functions are its attributes.
+
+    Made by :meth:`Spearlet.deploy`. The end of a ``async with deployment`` block stops it.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, bridge: Bridge, deployment: spear.spearlet.Deployment) -> None:
+        self.name = deployment.name
+        self._bridge = bridge
+        self._deployment = deployment
+
+    def __repr__(self) -> str:
+        return f"<asyncio.Deployment {self.name}>"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of its functions."""
+        return self._deployment.functions
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The names of the functions that send items."""
+        return self._deployment.streams
+
+    def function(self, name: str) -> Function:
+        """Return a function by its name; see :meth:`spear.Deployment.function`."""
+        return wrap_function(self._bridge, self._deployment.function(name))
+
+    def __getattr__(self, name: str) -> Function:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.function(name)
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]
+
+    async def descriptions(self) -> dict[str, FunctionDescription]:
+        """Return descriptions of its functions by name."""
+        return await self._bridge.run(self._deployment.descriptions)
+
+    async def scale(self, replicas: int | Scale) -> None:
+        """Change the number of replicas; see :meth:`spear.Deployment.scale`."""
+        await self._bridge.run(self._deployment.scale, replicas)
+
+    async def restart(
+        self,
+        target: Target | None = None,
+        settings: DeploymentSettings | None = None,
+        *,
+        debug: bool = False,
+    ) -> None:
+        """Replace every replica, one after the other; see :meth:`spear.Deployment.restart`."""
+        await self._bridge.run(partial(self._deployment.restart, target, settings, debug=debug))
+
+    async def stop(self, seconds: float | None = None) -> None:
+        """Stop all replicas; see :meth:`spear.Deployment.stop`."""
+        await self._bridge.run(self._deployment.stop, seconds)
+
+    async def health(self) -> DeploymentHealth:
+        """Return the present health."""
+        return await self._bridge.look(self._deployment.health)
+
+    async def statistics(self) -> DeploymentStatistics:
+        """Return the counters."""
+        return await self._bridge.look(self._deployment.statistics)
+
+    async def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """Return the last lines that its instances wrote; see :meth:`spear.Deployment.logs`."""
+        return await self._bridge.look(self._deployment.logs, most)
+
+    def follow_logs(self) -> Block[FollowedLines, Taken[InstanceLine]]:
+        """Open an iterator over the lines that its instances write, in a ``with`` block."""
+        return Block(self._bridge, self._deployment.follow_logs, partial(Taken, self._bridge))
+
+    async def __aenter__(self) -> Deployment:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._bridge.run(self._deployment.__aexit__, kind, error, traceback)
+
+
+@final
+class Spearlet(metaclass=NoPublicConstructor):
+    """A :class:`spear.Spearlet` in a thread of its own. Made by :func:`open_spearlet`."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        block: Block[spear.spearlet.Spearlet, spear.spearlet.Spearlet],
+        spearlet: spear.spearlet.Spearlet,
+    ) -> None:
+        self._bridge = bridge
+        self._block = block
+        self._spearlet = spearlet
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<asyncio.Spearlet, {self.state.value}>"
+
+    async def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
+        """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
+        deploy = partial(self._spearlet.deploy, target, **arguments)
+        return Deployment._create(self._bridge, await self._bridge.run(deploy))
+
+    @property
+    def deployments(self) -> dict[str, Deployment]:
+        """The deployments by name."""
+        found = self._spearlet.deployments
+        return {name: Deployment._create(self._bridge, each) for name, each in found.items()}
+
+    def find_function(self, name: str) -> Function:
+        """Return a function by its name, or by ``deployment.name``."""
+        return wrap_function(self._bridge, self._spearlet.find_function(name))
+
+    @property
+    def state(self) -> SpearletState:
+        """The state of the spearlet."""
+        return self._spearlet.state
+
+    async def statistics(self) -> SpearletStatistics:
+        """Return the counters."""
+        return await self._bridge.look(self._spearlet.statistics)
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take no new calls, let the others finish, and stop; see :meth:`spear.Spearlet.drain`."""
+        await self._bridge.run(self._spearlet.drain, seconds)
+
+    async def stop(self, seconds: float | None = None) -> None:
+        """Stop all deployments; see :meth:`spear.Spearlet.stop`."""
+        await self._bridge.run(self._spearlet.stop, seconds)
+
+    async def aclose(self) -> None:
+        """Stop all deployments, as the end of the block does. Closing again does nothing."""
+        await self._leave(None, None, None)
+
+    async def _leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._block.__aexit__(kind, error, traceback)
+        finally:
+            await end_portal(self._bridge.portal)
+
+
+@final
+class OpeningSpearlet:
+    """A spearlet that is opened by ``async with``, or by ``await`` and ended by :meth:`Spearlet.aclose`.
+
+    Made by :func:`open_spearlet`.
+    """
+
+    def __init__(self, arguments: SpearletArguments) -> None:
+        self._arguments = arguments
+        self._opened: Spearlet | None = None
+
+    def __await__(self) -> Generator[object, None, Spearlet]:
+        """Open a spearlet that is ended by :meth:`Spearlet.aclose`, as in a notebook."""
+        return self._open().__await__()
+
+    async def _open(self) -> Spearlet:
+        bridge = Bridge(Portal.open())
+        block = Block(bridge, partial(spear.spearlet.open_spearlet, **self._arguments), _same)
+        try:
+            spearlet = await block.__aenter__()
+        except BaseException:
+            await end_portal(bridge.portal)
+            raise
+        return Spearlet._create(bridge, block, spearlet)
+
+    async def __aenter__(self) -> Spearlet:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._opened is not None
+        await self._opened._leave(kind, error, traceback)
+
+
+def _same(spearlet: spear.spearlet.Spearlet) -> spear.spearlet.Spearlet:
+    return spearlet
+
+
+async def end_portal(portal: Portal) -> None:
+    """End the thread of a portal whose blocks have been left, without holding up the event loop."""
+    ending = asyncio.ensure_future(asyncio.to_thread(portal.close))
+    await asyncio.shield(ending)
+
+
+def open_spearlet(**arguments: Unpack[SpearletArguments]) -> OpeningSpearlet:
+    """Open a spearlet in a thread of its own, for an asyncio program.
+
+    ::
+
+        async with spear.asyncio.open_spearlet() as spearlet:
+            shop = await spearlet.deploy("shop.py", replicas=4)
+            print(await shop.price("tea", timeout=5))
+
+    Leaving the block stops its deployments: running calls may finish for
+    ``limits.timeouts.drain_seconds``. Leaving the block by an exception, or cancelled, kills all replicas
+    at once; so does the exit of an interpreter with an open spearlet. Where no block can be left open, as
+    in the cells of a notebook, use ``spearlet = await open_spearlet()``, and :meth:`Spearlet.aclose`.
+
+    Instruments, and functions of an :class:`~spear.Agent` that is deployed in this process, run in the
+    spearlet's thread. A process that forks opens its spearlet after the fork. The spearlet is used in the
+    event loop that has opened it.
+
+    Args:
+        arguments: as for :func:`spear.open_spearlet`.
+
+    Raises:
+        ConfigurationError: as :func:`spear.open_spearlet`; raised when the block is entered.
+    """
+    return OpeningSpearlet(arguments)
