@@ -112,4 +112,4 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazily(__name__, _HOMES, packages=("asyncio", "blocking"))

@@ -26,8 +26,9 @@ LAZY = ["spear", "spear.agent", "spear.annotations", "spear.channels", "spear.tr
 """Packages that load their names on first use."""
 
 PACKAGES = [
-    *LAZY, "spear.calls", "spear.cli", "spear.config", "spear.gateway", "spear.runtimes",
-    "spear.spearlet", "spear.telemetry", "spear.testing", "spear.wire",
+    *LAZY, "spear.asyncio", "spear.blocking", "spear.calls", "spear.cli", "spear.config",
+    "spear.gateway", "spear.portal", "spear.runtimes", "spear.spearlet", "spear.telemetry",
+    "spear.testing", "spear.wire",
 ]  # fmt: skip
 
 

@@ -134,7 +134,8 @@ class Portal(trio.abc.Instrument):
         if threading.get_ident() == self._thread.ident:
             raise ConfigurationError(
                 "a callback or an agent in the spearlet's own thread cannot wait for the same spearlet: "
-                "use the asynchronous functions of spear in it"
+                "use the asynchronous functions of spear in it",
+                code="own_thread",
             )
 
     def submit(self, call: PortalCall[T]) -> None:
