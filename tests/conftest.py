@@ -26,7 +26,7 @@ from coverage import Coverage
 from spear._ids import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
     from types import FrameType
 
 ON_CI = bool(os.environ.get("CI"))
@@ -46,8 +46,16 @@ CLEAN_UP_SECONDS = 10.0
 """Seconds that a test has for clean-up after its time limit, before the whole run is ended."""
 
 MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_prefix_example.py"}
-"""Names in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
+"""Paths in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
 that these and the quick tests do not run."""
+
+MEASURED_WITH_PROCESSES = {
+    "agent", "cli/test_live_rows.py", "cli/test_scripts.py", "cli/test_serve.py", "cli/test_top.py",
+    "runtimes", "test_prefix_example.py",
+}  # fmt: skip
+"""Paths in tests/ of tests whose child processes are measured, too. Measuring adds a quarter of a second
+of processor time to each process. Processes of other tests run hardly a line that these and the tests
+themselves do not run."""
 
 LONGEST_DIRECTORY_BYTES = 48
 """Longest directory for temporary files. A socket's path may have 107 bytes; tests append up to 55."""
@@ -186,30 +194,48 @@ def is_measured(item: pytest.Item) -> bool:
     """Return whether to measure the coverage of a test."""
     if item.get_closest_marker("repetitive"):
         return False
-    room = item.path.relative_to(TESTS).parts[0]
-    return not item.get_closest_marker("slow") or room in MEASURED_THOUGH_SLOW
+    return not item.get_closest_marker("slow") or is_among(item, MEASURED_THOUGH_SLOW)
+
+
+def is_among(item: pytest.Item, paths: Collection[str]) -> bool:
+    """Return whether a test's file, or a directory above it, is one of some paths in tests/."""
+    path = item.path.relative_to(TESTS)
+    return any(str(each) in paths for each in (path, *path.parents))
 
 
 @contextlib.contextmanager
 def unmeasured() -> Generator[None, None, None]:
-    """Turn coverage off for the block, and for processes that the block starts."""
+    """Turn coverage off for the block."""
     measuring = Coverage.current()
     if measuring is None:
         yield
         return
     measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()
+
+
+@contextlib.contextmanager
+def unmeasured_processes() -> Generator[None, None, None]:
+    """Turn coverage off in processes that the block starts."""
     for_processes = os.environ.pop(FOR_PROCESSES, None)
     try:
         yield
     finally:
         if for_processes is not None:
             os.environ[FOR_PROCESSES] = for_processes
-        measuring.start()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with contextlib.nullcontext() if is_measured(item) else unmeasured():
+    with contextlib.ExitStack() as stack:
+        if not is_measured(item):
+            stack.enter_context(unmeasured())
+            stack.enter_context(unmeasured_processes())
+        elif not is_among(item, MEASURED_WITH_PROCESSES):
+            stack.enter_context(unmeasured_processes())
         return (yield)
 
 

@@ -247,7 +247,7 @@ async def test_r8_a_caller_that_is_woken_too_late_hands_its_turn_on(
     assert "echo" in results
 
 
-async def test_r8_a_refused_argument_hands_its_turn_on() -> None:
+async def test_r8_a_refused_argument_hands_its_turn_on(autojump_clock: MockClock) -> None:
     """A caller that got its slot, and then finds its argument invalid, wakes the next caller."""
     gate = trio.Event()
 

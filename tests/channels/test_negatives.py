@@ -100,7 +100,7 @@ async def test_r8_each_call_ends_by_its_deadline_whatever_stands_in_front_of_its
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:
     await check_channel_with_bad_batches(
-        MEMORY_STREAM.open_raw, seed, lives=300, slack_seconds=0.001
+        MEMORY_STREAM.open_raw, seed, lives=100, slack_seconds=0.001
     )
 
 
@@ -109,7 +109,7 @@ async def test_r8_a_function_gets_its_answers_in_time_whatever_its_host_sends(
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:
     await check_channel_with_bad_batches(
-        MEMORY_STREAM.open_raw_host, seed, lives=300, slack_seconds=0.001
+        MEMORY_STREAM.open_raw_host, seed, lives=100, slack_seconds=0.001
     )
 
 

@@ -92,9 +92,8 @@ async def test_trio_is_woken_by_what_comes_either_way(way: str, others: int) -> 
         for number in range(3):
             push(pipe, number)
             pipe.flush()
-            with trio.fail_after(5):
-                while len(got) <= number:
-                    await trio.sleep(0.0005 if number else 0)
+            while len(got) <= number:
+                await trio.sleep(0.0005 if number else 0)
         nursery.cancel_scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living == tasks

@@ -195,14 +195,13 @@ async def test_s18_a_large_head_is_refused(size: int) -> None:
     ],
 )
 async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes, reason: str) -> None:
-    """Each gets an answer with the reason before the connection is closed."""
-    async with open_site(GatewaySettings(head_seconds=10)) as site, still_serving(site):
+    """Each gets an answer with the reason before the connection is closed, and before any timeout."""
+    async with open_site(GatewaySettings(head_seconds=1000)) as site, still_serving(site):
         client = await connect(site.gateway)
         await client.stream.send_all(garbage)
         data = b""
-        with trio.fail_after(5):  # less than any timeout
-            while part := await client.stream.receive_some(65536):
-                data += bytes(part)
+        while part := await client.stream.receive_some(65536):
+            data += bytes(part)
         head, _, body = data.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert b"\r\ncontent-length: %d\r\n" % len(body) in head + b"\r\n"
