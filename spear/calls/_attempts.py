@@ -136,6 +136,7 @@ async def enter_stream(
     execution: AssignmentObserver | None = None,
     function: str | None = None,
     convert: Callable[[Result], Result] | None = None,
+    reports: Reports | None = None,
 ) -> FunctionStream:
     """Begin a stream; try the next instance if the stream certainly did not begin.
 
@@ -150,6 +151,7 @@ async def enter_stream(
         execution: is notified of the instance that gets the stream; may be None.
         function: the name of the function at the instance, if it is not that of ``call``.
         convert: converts each decoded item or result.
+        reports: is handed reports of progress; or None.
     """
     attempts = 0
     while True:
@@ -163,13 +165,9 @@ async def enter_stream(
         if execution is not None:
             execution.assigned(callee.id)
         opening = target.open_stream(
-            function or call.function,
-            payload,
-            timeout=deadline - chooser.clock(),
-            is_cbor=is_cbor,
-            metadata=call.metadata,
-            sends_items=sends_items,
-        )
+            function or call.function, payload, timeout=deadline - chooser.clock(), is_cbor=is_cbor,
+            metadata=call.metadata, sends_items=sends_items, on_progress=reports,
+        )  # fmt: skip
         try:
             stream = await stack.enter_async_context(opening)
             break
@@ -179,8 +177,10 @@ async def enter_stream(
                 await explain(chooser, call.function, error, callee, begun, deadline)
                 raise
     late = partial(chooser.late, call.function, begun, deadline)
-    options = {"sends_items": sends_items, "convert": convert}
-    opened = FunctionStream._create(stream, call.function, late, deadline, callee, **options)
+    opened = FunctionStream._create(
+        stream, call.function, late, deadline, callee,
+        sends_items=sends_items, convert=convert, reports=reports,
+    )  # fmt: skip
     return cast("FunctionStream", opened)
 
 

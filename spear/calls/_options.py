@@ -46,7 +46,8 @@ class CallOptions:
             outcome that is kept like others.
         session: the name of a session, whose calls go to the same replica with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
-            If it raises, the call is cancelled and raises the same.
+            If it raises, the call is cancelled and raises the same. For a stream, it is called in a task
+            that waits for the next item or the result, with the newest report that has arrived.
         returns: the type that results must have, such as a data class; they are checked and converted as
             the arguments of functions are. By default results are returned as they arrive.
         keywords: more keyword arguments of the function, for parameters whose names the methods of

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
     from spear.channels import CallStream, ExecutionResponse
 
+    from ._attempts import Reports
     from ._target import Callee
 
 
@@ -69,6 +70,7 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
         *,
         sends_items: bool,
         convert: Callable[[Result], Result] | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.instance = callee.id
         self._convert = convert
@@ -79,14 +81,19 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
         self._callee = callee
         self._sends_items = sends_items
         self._sent = 0
-        self._has_begun = False  # whether an item has arrived
+        self._reports = reports
+        self._has_items = False  # whether one has arrived
         self.has_ended = False
         self.failure: CallFailed | None = None
 
     @property
     def delivered(self) -> Delivered:
-        """The certainty that the function has run: ``yes`` after an item or its end, else ``maybe``."""
+        """Whether the function has run: ``yes`` after an item, a report or the end, or else ``maybe``."""
         return "yes" if self._has_begun or self.has_ended else "maybe"
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._has_items or (self._reports is not None and self._reports.arrived)
 
     async def send(self, item: object) -> None:
         """Wait until the function's window has room for an item, then send the item.
@@ -134,7 +141,7 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
         except (CallFailed, ChannelBroken, ChannelClosed) as error:
             await self._fail(error)
             raise
-        self._has_begun = True
+        self._has_items = True
         return item
 
     def __aiter__(self) -> FunctionStream[R]:

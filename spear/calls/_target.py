@@ -101,6 +101,7 @@ class CallTarget(Protocol):
         is_cbor: bool = False,
         metadata: Metadata | None = None,
         sends_items: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> AbstractAsyncContextManager[CallStream]:
         """Call a function that streams; see :meth:`CommunicationChannel.open_stream`."""
 

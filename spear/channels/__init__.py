@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ._calls import CallStream as CallStream
     from ._calls import InboundCall as InboundCall
     from ._calls import Metadata as Metadata
-    from ._calls import OnProgress as OnProgress
     from ._channel import CommunicationChannel as CommunicationChannel
     from ._connect import connect_channel as connect_channel
     from ._connect import open_memory_channels as open_memory_channels
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from ._nursery import open_private_nursery as open_private_nursery
     from ._nursery import run_to_its_end as run_to_its_end
     from ._peer import ThreadedFunctions as ThreadedFunctions
+    from ._reports import OnProgress as OnProgress
     from ._response import ExecutionResponse as ExecutionResponse
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import LatencyHistogram as LatencyHistogram
@@ -65,7 +65,7 @@ _HOMES = {
     "Login": "._handshake",
     "ManagerStatistics": "._manager",
     "Metadata": "._calls",
-    "OnProgress": "._calls",
+    "OnProgress": "._reports",
     "Service": "._handlers",
     "ThreadedFunctions": "._peer",
     "Timers": "._timers",

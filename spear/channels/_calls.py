@@ -6,7 +6,7 @@ The channel's reader notifies a call of each event by a method (``on_response``,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias, final
 
@@ -33,14 +33,15 @@ from spear.wire import (
 
 from ._arguments import Arguments
 from ._interrupts import call_unprotected, protected_class
+from ._reports import NewestReport
 from ._response import ExecutionResponse
 from ._streams import ItemQueue, ItemSender, without_frames
 
 if TYPE_CHECKING:
     from ._channel import CommunicationChannel
+    from ._reports import OnProgress
 
 Metadata: TypeAlias = Mapping[str, HeadValue]
-OnProgress: TypeAlias = Callable[[bytes, bool], None]
 
 
 class OutboundCall(CallerSide):
@@ -201,13 +202,20 @@ class CallStream(OutboundCall):
     :meth:`CommunicationChannel.open_stream`.
     """
 
-    __slots__ = ("_done", "_queue", "_sender")
+    __slots__ = ("_done", "_queue", "_reports", "_sender")
 
     def __init__(
-        self, channel: CommunicationChannel, function: str, started: float, deadline: float
+        self,
+        channel: CommunicationChannel,
+        function: str,
+        started: float,
+        deadline: float,
+        on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(channel, None, function, started, deadline)
-        self._queue = ItemQueue(channel.connection, self)
+        self._reports = None if on_progress is None else NewestReport(on_progress)
+        on_turn = None if self._reports is None else self._reports.pass_on
+        self._queue = ItemQueue(channel.connection, self, on_turn)
         self._sender = ItemSender(channel.outlet, self)
         self._done = trio.Event()
 
@@ -262,6 +270,8 @@ class CallStream(OutboundCall):
 
         If cancelled, the call goes on. Raises the failure if the call has failed.
         """
+        if self._reports is not None:
+            await self._reports.follow(self._done)
         await self._done.wait()
         failure = self._failure
         try:
@@ -273,19 +283,28 @@ class CallStream(OutboundCall):
     def on_response(self, payload: Received, flags: int, micros: int) -> None:
         """Keep the result, end the received items, and wake all tasks that use the stream."""
         self._payload, self._flags, self._micros = payload, flags, micros
-        self._queue.end()
-        self._done.set()
-        self._channel.wake_senders()
+        self._end(None)
 
     def on_failure(self, failure: BaseException) -> bool:
         """Keep the failure, and wake all tasks; return False if the call has already ended."""
         if self._done.is_set():
             return False
         self._failure = failure
+        self._end(failure)
+        return True
+
+    def _end(self, failure: BaseException | None) -> None:
         self._queue.end(failure)
         self._done.set()
+        if self._reports is not None:
+            self._reports.news.set()
         self._channel.wake_senders()
-        return True
+
+    def on_progress_report(self, payload: bytes, flags: int) -> None:
+        """Keep a report until a task that waits for an item or for the result passes it on."""
+        if self._reports is not None and not self._done.is_set():
+            self._reports.put(payload, is_cbor=bool(flags & CBOR))
+            self._queue.interrupt()
 
     def on_items(self, items: list[bytes], flags: int) -> None:
         """Queue items that arrived."""

@@ -74,9 +74,10 @@ if TYPE_CHECKING:
     from spear._limits import WireLimits
     from spear._retry_policy import RetryPolicy
 
-    from ._calls import Metadata, OnProgress
+    from ._calls import Metadata
     from ._handlers import Service
     from ._pipes import Pipe
+    from ._reports import OnProgress
     from ._timers import Timers
 
 logger: Final = logging.getLogger("spear.channels")
@@ -348,6 +349,7 @@ class CommunicationChannel:
         is_cbor: bool = False,
         metadata: Metadata | None = None,
         sends_items: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> AsyncIterator[CallStream]:
         """Call a function that receives or sends a stream of items.
 
@@ -360,6 +362,9 @@ class CommunicationChannel:
             is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
             metadata: a small map for the handler.
             sends_items: whether the caller will send items, too.
+            on_progress: called with (payload, is_cbor) for a report of progress, in a task that waits for
+                an item or for the result; if it raises, so does the stream's method. Of the reports that
+                arrive while no task waits, it gets the newest.
 
         Raises:
             SpearError: as :meth:`request`, here or from the stream's methods.
@@ -374,7 +379,7 @@ class CommunicationChannel:
         try:
             await self._slots.wait(deadline)
             now = self._clock()
-            stream = CallStream(self, function, now, deadline)
+            stream = CallStream(self, function, now, deadline, on_progress)
             self._start(stream, function, now, deadline, payload, flags, head)
         except BaseException:
             if isinstance(payload, PlacedPayload):

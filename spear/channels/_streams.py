@@ -18,7 +18,7 @@ from spear._errors import CallCancelled, SpearError
 from spear.wire import CBOR, ITEM_OVERHEAD_BYTES, Call, Connection, Kind, Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from spear._limits import WireLimits
 
@@ -50,20 +50,21 @@ def without_frames(failure: BaseException | None) -> BaseException | None:
 
 @final
 class ItemQueue:
-    """A queue of items that have arrived and were not yet taken."""
+    """A queue of items that have arrived and were not yet taken.
+
+    Attributes:
+        on_turn: called in the task that receives, at its checkpoints, and after :meth:`interrupt` before
+            the next item is taken. If it raises, so does :meth:`receive`, and no item is lost.
+    """
 
     __slots__ = (
-        "_call",
-        "_connection",
-        "_cost",
-        "_failure",
-        "_items",
-        "_reader",
-        "_since",
-        "ended",
-    )
+        "_call", "_connection", "_cost", "_failure", "_items", "_reader", "_since", "ended", "on_turn",
+    )  # fmt: skip
 
-    def __init__(self, connection: Connection, call: Call) -> None:
+    def __init__(
+        self, connection: Connection, call: Call, on_turn: Callable[[], object] | None = None
+    ) -> None:
+        self.on_turn = on_turn
         self._connection = connection
         self._call = call
         self._items: deque[tuple[bytes, bool]] = deque()
@@ -87,6 +88,11 @@ class ItemQueue:
             self.ended = True
             self._failure = failure
             self._wake()
+
+    def interrupt(self) -> None:
+        """Call ``on_turn`` in the task that receives, now or at the beginning of its next call."""
+        self._since = CHECKPOINT_EVERY
+        self._wake()
 
     def _wake(self) -> None:
         if self._reader is not None:
@@ -121,7 +127,11 @@ class ItemQueue:
         self._return_credit()
         self._since = 0
         await trio.lowlevel.checkpoint()
-        while not self._items and not self.ended:
+        while True:
+            if self.on_turn is not None:
+                self.on_turn()
+            if self._items or self.ended:
+                return
             if self._reader is not None:
                 raise trio.BusyResourceError("another task is receiving from this stream")
             self._reader = current_task()

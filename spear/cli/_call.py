@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,8 @@ from ._values import long_integers, parse_number, parse_whole, show_value
 from ._words import ARGUMENTS_HELP
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spear.spearlet import Deployment, Function
 
     from ._error_lines import ErrorLines
@@ -142,7 +145,7 @@ async def _call(call: CallCommand, output: ResultOutput, lines: ErrorLines) -> N
             await keep_texts(function, call.words, call.arguments, call.keywords)
             function = function.options(timeout=call.timeout, keywords=call.keywords)
             if function.is_stream:
-                await _print_items(function, call, output, story)
+                await _print_items(function, call, output, story, lines)
             else:
                 await _print_result(function, call.arguments, output, story, lines)
         except InvalidArguments as error:
@@ -170,11 +173,18 @@ async def _describe(deployment: Deployment, call: CallCommand, output: ResultOut
 
 
 async def _print_items(
-    function: Function, call: CallCommand, output: ResultOutput, story: Story
+    function: Function,
+    call: CallCommand,
+    output: ResultOutput,
+    story: Story,
+    lines: ErrorLines,
 ) -> None:
     try:
-        with trio.move_on_after(call.timeout) as scope:  # also limits slow readers of our output
-            async with function.stream(*call.arguments) as stream:
+        with (
+            trio.move_on_after(call.timeout) as scope,  # also limits slow readers of our output
+            _showing_progress(function, lines) as watched,
+        ):
+            async with watched.stream(*call.arguments) as stream:
                 story.begins(stream.instance)
                 async for item in stream:
                     story.gives_item()
@@ -194,20 +204,28 @@ async def _print_result(
     story: Story,
     lines: ErrorLines,
 ) -> None:
+    with _showing_progress(function, lines) as watched:
+        execution = watched.submit(*arguments)
+        story.begins()
+        try:
+            text = show_value(await execution.result())
+        except BaseException as error:
+            story.fails(error, execution.instance)
+            raise
+    story.returns(len(text), execution)
+    await output.write(text)
+
+
+@contextmanager
+def _showing_progress(function: Function, lines: ErrorLines) -> Iterator[Function]:
+    """Show a bar on a terminal while the block runs, for calls of the function that it yields."""
     if lines.rows.is_terminal:
         progress = CallProgress(function.name, partial(_show_bar, lines))
         function = function.options(on_progress=progress.report)
-    execution = function.submit(*arguments)
-    story.begins()
     try:
-        text = show_value(await execution.result())
-    except BaseException as error:
-        story.fails(error, execution.instance)
-        raise
+        yield function
     finally:
         lines.rows.show_bar(None)
-    story.returns(len(text), execution)
-    await output.write(text)
 
 
 def _show_bar(lines: ErrorLines, progress: CallProgress) -> None:

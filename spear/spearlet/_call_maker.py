@@ -132,10 +132,8 @@ class CallMaker:
         """Raise Rejected or ConfigurationError if the function or its options rule out a stream."""
         if not sends_items:
             self.expect_stream(True)
-        if self.options.key is not None or self.options.on_progress is not None:
-            raise ConfigurationError(
-                "the options key and on_progress are not supported for streams"
-            )
+        if self.options.key is not None:
+            raise ConfigurationError("the option key is not supported for streams")
 
     # -- one result ---------------------------------------------------------------------------
 
@@ -256,7 +254,7 @@ class CallMaker:
             payload=payload,
             deadline=deadline,
             execution=execution,
-            reports=None if options.on_progress is None else Reports(options.on_progress),
+            reports=self._reports(),
         )
         execute = partial(execute_shared, pool, attributes, payload, is_cbor, options)
         try:
@@ -274,7 +272,7 @@ class CallMaker:
         timeout: float | None,
         execution: AssignmentObserver | None,
     ) -> Coroutine[object, object, ExecutionResponse]:
-        pool, on_progress = self.pool, self.options.on_progress
+        pool = self.pool
         begun = pool.clock()
         deadline, run_seconds = self._deadline(timeout, begun)
         attributes: CallAttributes = self.attributes
@@ -283,10 +281,14 @@ class CallMaker:
             execution = tally = watched = self._watch(execution)
             attributes = watched.attributes
         return perform(
-            pool, attributes, payload, is_cbor, begun, deadline, tally,
-            None if on_progress is None else Reports(on_progress),
+            pool, attributes, payload, is_cbor, begun, deadline, tally, self._reports(),
             execution, run_seconds,
         )  # fmt: skip
+
+    def _reports(self) -> Reports | None:
+        """Return the relay of a call's progress reports; None if its caller wants none."""
+        on_progress = self.options.on_progress
+        return None if on_progress is None else Reports(on_progress)
 
     def _watch(
         self, execution: AssignmentObserver | None, *, is_stream: bool = False
@@ -350,6 +352,7 @@ class CallMaker:
                     stack, self.pool, attributes, payload, is_cbor, begun, deadline,
                     sends_items=sends_items, run_seconds=run_seconds,
                     convert=None if self.expected is None else self.convert,
+                    reports=self._reports(),
                 )  # fmt: skip
                 if watched is not None:
                     watched.assigned(stream.instance)

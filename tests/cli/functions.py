@@ -241,6 +241,14 @@ async def twice_the_key(key: bytes) -> object:
 
 
 @app.function
+async def menu_ahead(share: float) -> AsyncIterator[str]:
+    """Yield an item, and report a share of progress; wait for ever."""
+    yield "tea"
+    spear.context().progress(share)
+    await trio.sleep_forever()
+
+
+@app.function
 async def ahead(reports: list[object]) -> None:
     """Report progress, and wait."""
     for each in reports:

@@ -67,6 +67,17 @@ def test_progress_without_a_share_is_text(here: Path, reports: list[object], sho
         interrupt(screen)
 
 
+def test_progress_of_a_stream_is_a_bar_below_its_items(here: Path) -> None:
+    with on_screen("call", "shop.py:menu_ahead", "0.25", environment={}) as screen:
+        text = screen.wait_until(lambda text: "25%" in text and "tea" in text)
+        item, row = text.strip().splitlines()
+        assert item == '"tea"'
+        assert row.startswith(BAR)
+        assert "menu_ahead:  25%" in row
+        interrupt(screen)
+        assert screen.text.replace("^C", "").split() == ['"tea"']  # the bar has gone
+
+
 def test_without_rich_progress_is_text_and_a_hint(here: Path) -> None:
     code = "import sys; sys.modules['rich'] = None; from spear.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code]

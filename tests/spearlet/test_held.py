@@ -247,7 +247,7 @@ async def test_a_bound_call_is_refused_as_the_call_would_be() -> None:
             ticks.submit()
         with pytest.raises(Rejected, match="returns one result"):
             await items_of(deployment.echo.bind(1).stream())
-        with pytest.raises(ConfigurationError, match="key and on_progress"):
+        with pytest.raises(ConfigurationError, match="option key"):
             await items_of(deployment.ticks.options(key="one").bind(1).stream())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 import trio.testing
@@ -19,6 +21,9 @@ from spear.spearlet import Deployment
 from spear.testing import cancel_sweep
 
 from .helpers import PATIENCE_SECONDS, Probe, deployed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def test_items_come_in_order_and_end() -> None:
@@ -308,3 +313,140 @@ async def test_cancelled_anywhere_a_stream_leaves_nothing_behind() -> None:
 
     sweep = await cancel_sweep(lambda: deployed(Probe().agent), stream, stream)
     assert sweep.runs > 5
+
+
+# -- progress -----------------------------------------------------------------------------------
+
+
+def loading() -> spear.Agent:
+    """An agent whose functions report progress every second."""
+    app = spear.Agent("loading")
+
+    @app.function
+    async def rows(seconds: int, *, fails: bool = False) -> AsyncIterator[int]:
+        for second in range(seconds):
+            spear.context().progress(second)
+            await trio.sleep(1)
+        if fails:
+            raise ValueError("no rows")
+        yield seconds
+
+    @app.function
+    async def lines(seconds: int) -> AsyncIterator[int]:
+        yield 0
+        for second in range(seconds):
+            await trio.sleep(1)
+            spear.context().progress(second)
+        yield 1
+
+    @app.function
+    async def total(items: spear.Items[int]) -> int:
+        total = 0
+        async for item in items:
+            total += item
+            spear.context().progress(total)
+            await trio.sleep(1)
+        return total
+
+    return app
+
+
+async def test_reports_of_a_generator_arrive_as_they_are_made(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reports: list[tuple[float, object]] = []
+    async with deployed(loading()) as deployment:
+        begun = trio.current_time()
+        rows = deployment.rows.options(
+            on_progress=lambda report: reports.append((trio.current_time() - begun, report))
+        )
+        async with rows.stream(3) as stream:
+            assert [item async for item in stream] == [3]
+    assert reports == [(0, 0), (1, 1), (2, 2)]
+
+
+async def test_a_consumer_that_is_busy_gets_the_newest_report_before_its_next_item(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reports: list[object] = []
+    async with (
+        deployed(loading()) as deployment,
+        deployment.lines.options(on_progress=reports.append).stream(3) as stream,
+    ):
+        assert await anext(stream) == 0
+        await trio.sleep(9)
+        assert reports == []
+        assert await anext(stream) == 1
+        assert reports == [2]
+
+
+async def test_reports_arrive_while_the_result_of_items_is_awaited(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reports: list[object] = []
+    async with deployed(loading()) as deployment:
+        total = deployment.total.options(on_progress=reports.append)
+        async with total.stream(sends_items=True) as stream:
+            for item in (1, 2, 3):
+                await stream.send(item)
+            await stream.send_eof()
+            assert await stream.result() == 6
+        assert reports == [1, 3, 6]
+
+
+async def test_reports_may_be_awaited_by_two_tasks_of_a_stream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reports: list[object] = []
+    results: list[object] = []
+
+    async def take_result() -> None:
+        results.append(await stream.result())
+
+    async with deployed(loading()) as deployment:
+        rows = deployment.rows.options(on_progress=reports.append)
+        async with rows.stream(3) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(take_result)
+            assert [item async for item in stream] == [3]
+    assert reports == [0, 1, 2]
+    assert results == [None]
+
+
+async def test_a_stream_that_has_reported_progress_has_certainly_begun(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with deployed(loading()) as deployment:
+        rows = deployment.rows.options(on_progress=lambda _: None, timeout=1.5)
+        with pytest.raises(DeadlineExceeded) as caught:
+            async with rows.stream(9) as stream:
+                await anext(stream)
+        assert caught.value.delivered == "yes"
+        assert stream.delivered == "yes"
+
+
+async def test_a_failure_comes_behind_the_last_report(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reports: list[object] = []
+    async with deployed(loading()) as deployment:
+        rows = deployment.rows.options(on_progress=reports.append)
+        async with rows.stream(2, fails=True) as stream:
+            await trio.sleep(9)
+            with pytest.raises(FunctionRaised, match="no rows"):
+                await anext(stream)
+    assert reports == [1]
+
+
+async def test_a_progress_handler_that_fails_ends_its_stream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def fail(report: object) -> None:
+        raise ZeroDivisionError
+
+    async with deployed(loading()) as deployment:
+        rows = deployment.rows.options(on_progress=fail)
+        with pytest.raises(ZeroDivisionError):
+            async with rows.stream(2) as stream:
+                await anext(stream)
+        async with deployment.rows.stream(1) as stream:
+            assert [item async for item in stream] == [1]
