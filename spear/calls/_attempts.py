@@ -198,9 +198,7 @@ async def wait_for_capacity(
     except DeadlineExceeded as error:
         await leave_it_to_scope(deadline)
         late = chooser.late(call.function, begun, deadline, "no")
-        if deadline > begun:
-            late = DeadlineExceeded(f"{late}: {error}", code=late.code, delivered="no")
-        raise late from None
+        raise DeadlineExceeded(f"{late}: {error}", code=late.code, delivered="no") from None
 
 
 async def explain(

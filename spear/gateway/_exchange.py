@@ -96,10 +96,10 @@ def timeout_of(request: Request) -> float | None:
 
 def queue_timeout_of(request: Request) -> float | None:
     """Return the seconds for the wait for an instance, if the request sets them. Raises Problem."""
-    return _seconds_of(request, "Spear-Queue-Timeout")
+    return _seconds_of(request, "Spear-Queue-Timeout", may_be_zero=True)
 
 
-def _seconds_of(request: Request, name: str) -> float | None:
+def _seconds_of(request: Request, name: str, *, may_be_zero: bool = False) -> float | None:
     text = single(request, name.lower().encode())
     if text is None:
         return None
@@ -107,9 +107,10 @@ def _seconds_of(request: Request, name: str) -> float | None:
         seconds = read_float(text.decode("latin-1"), may_be_infinite=True)
     except ValueError:
         seconds = -1.0
-    if seconds <= 0:
+    if not (seconds >= 0 if may_be_zero else seconds > 0):
         shown = text.decode("latin-1")[:50]
-        raise bad(f"{name} must be a number of seconds above 0, or inf, not {shown!r}")
+        least = "from 0" if may_be_zero else "above 0"
+        raise bad(f"{name} must be a number of seconds {least}, or inf, not {shown!r}")
     return seconds
 
 

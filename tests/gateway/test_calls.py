@@ -354,10 +354,14 @@ async def test_a_call_waits_as_long_as_its_header_says() -> None:
         late = await call(site.gateway, "count", [], {"spear-queue-timeout": "0.05"})
         assert (late.status, late.error["kind"]) == (504, "DeadlineExceeded")
         assert late.error["delivered"] == "no"
+        late = await call(site.gateway, "count", [], {"spear-queue-timeout": "0"})
+        assert (late.status, late.error["delivered"]) == (504, "no")
+        assert str(late.error["message"]).endswith("no replica of probe had a free slot")
         site.probe.release.set()
         assert (await holding.receive()).status == 200
         waits = {"spear-queue-timeout": "inf", "idempotency-key": "k"}
         assert (await call(site.gateway, "count", [], waits)).status == 400
+        assert (await call(site.gateway, "count", [], {"spear-queue-timeout": "0"})).status == 200
 
 
 @pytest.mark.slow
@@ -393,7 +397,7 @@ async def test_a_key_makes_two_calls_one() -> None:
         ("spear-timeout", "nan"),
         ("spear-timeout", "1e400"),
         ("spear-queue-timeout", "soon"),
-        ("spear-queue-timeout", "0"),
+        ("spear-queue-timeout", "-1"),
         ("spear-max-attempts", "0"),
         ("spear-max-attempts", "101"),
         ("spear-max-attempts", "+3"),
