@@ -15,6 +15,7 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import BinaryIO, Final, TypeAlias
 
 from spear._errors import ConfigurationError, InvalidArguments, RemoteProtocolError
@@ -28,6 +29,12 @@ ReadInput: TypeAlias = Callable[[], bytes]
 MAX_DIGITS: Final = 100_000
 """Maximum number of digits of an integer; so many take half a second to print. Python's own limit, 4300,
 protects servers."""
+
+MAX_INPUT_BYTES: Final = DEFAULT_WIRE_LIMITS.max_segment_bytes
+"""Maximum bytes of a file that is an argument: as many as travel in shared memory."""
+
+_PIECE_BYTES: Final = 1 << 20
+"""Bytes that are read at a time."""
 
 SHOWN_CHARACTERS: Final = 20
 """Maximum number of characters shown of a value that cannot be used."""
@@ -93,17 +100,18 @@ def _beginning(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
-def read_all(file: BinaryIO, name: str) -> bytes:
+def read_all(file: BinaryIO, name: str, most: int = MAX_INPUT_BYTES) -> bytes:
     """Return the content of a file, up to the size that a call accepts.
 
     Raises:
         InvalidArguments: the file is larger.
     """
-    most = DEFAULT_WIRE_LIMITS.max_message_bytes
-    content = file.read(most + 1)
-    if len(content) > most:
-        raise InvalidArguments(f"{name} has more than {most} bytes, the limit of a call")
-    return content
+    content = BytesIO()  # gives its bytes away uncopied
+    while piece := file.read(_PIECE_BYTES):
+        if content.tell() + len(piece) > most:
+            raise InvalidArguments(f"{name} has more than {most} bytes, the limit of a call")
+        content.write(piece)
+    return content.getvalue()
 
 
 def read_input() -> bytes:

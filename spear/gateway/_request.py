@@ -322,4 +322,5 @@ def _joined(
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(413, "TooLarge", f"the body has more than {most} bytes (max_body_bytes)")
+    message = f"the body has more than {most} bytes: send less, or raise the host's max_body_bytes"
+    return Problem(413, "TooLarge", message)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TOKEN = "0123456789abcdef-the-token"
+MOST_BYTES = 48 << 20
+"""Maximum bytes of a request that the host accepts: more than a message has."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,8 @@ def hosting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     place = tmp_path_factory.mktemp("asked")
     (place / "token").write_text(TOKEN)
     (place / "shop.py").write_text(SHOP)
-    with serving(place, "shop.py", "till.py", "--token-file", "token") as host:
+    most = f"gateway.max_body_bytes={MOST_BYTES}"
+    with serving(place, "shop.py", "till.py", "--token-file", "token", "--set", most) as host:
         yield host
 
 
@@ -49,6 +52,10 @@ async def price(item: str, *, currency: str = "EUR", timeout: int = 0) -> str:
 @app.function
 def reverse(data: bytes) -> bytes:
     return data[::-1]
+
+@app.function
+async def size(data: bytes) -> int:
+    return len(data)
 
 @app.function
 async def flag(*, loud: bool = False) -> bool:
@@ -147,6 +154,17 @@ def test_failures_are_those_of_a_call(
     done = run("invoke", *words)
     assert message in done.errors
     assert done.status == status
+
+
+def test_bytes_may_be_as_large_as_the_host_allows(host: Host, run: Run) -> None:
+    done = run("invoke", "size", "-", stdin=bytes(40 << 20))
+    assert (done.status, done.output, done.errors) == (0, b"%d\n" % (40 << 20), "")
+    done = run("invoke", "size", "-", stdin=bytes(MOST_BYTES + 1))
+    assert done.status == 2
+    assert done.errors == (
+        f"spear: the body has more than {MOST_BYTES} bytes: send less, or raise the host's "
+        "max_body_bytes\n"
+    )
 
 
 def test_a_key_is_good_for_one_effect(host: Host, run: Run) -> None:

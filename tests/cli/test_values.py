@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentTypeError
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, RemoteProtocolError
+from spear import ConfigurationError, InvalidArguments, RemoteProtocolError, WireLimits
 from spear.cli._values import (
     MAX_DIGITS,
+    MAX_INPUT_BYTES,
     long_integers,
     parse_number,
     parse_value,
     parse_whole,
+    read_all,
     show_value,
 )
 from spear.cli._words import FunctionWords, split_arguments
@@ -71,6 +74,16 @@ def test_a_file_that_cannot_be_used(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
         parse_value(f"@{tmp_path}/{name}", no_input)
+
+
+def test_no_more_is_read_than_a_call_takes(tmp_path: Path) -> None:
+    assert read_all(BytesIO(b"12345"), "a file", 5) == b"12345"
+    with (
+        open("/dev/zero", "rb") as zeros,
+        pytest.raises(InvalidArguments, match="zeros has more than 5 bytes, the limit of a call"),
+    ):
+        read_all(zeros, "zeros", 5)
+    assert WireLimits().max_segment_bytes == MAX_INPUT_BYTES
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
