@@ -76,7 +76,8 @@ MADE_BY_SPEAR: Final = frozenset(
         "FunctionStatistics", "GatewayStatistics", "InboundCall", "IncomingConnection",
         "InstanceEvent", "InstanceHealth", "InstanceMetrics", "LogLine", "ManagerStatistics",
         "PeerCredentials", "RuntimeCapabilities", "RegisteredFunctionStatistics",
-        "RuntimeStatistics", "ScalingDecision", "SpearletStatistics", "WorkerDied", "ZygoteStatistics",
+        "ReplicaFailure", "RuntimeStatistics", "ScalingDecision", "SpearletStatistics", "WorkerDied",
+        "ZygoteStatistics",
     }
 )  # fmt: skip
 """Records and handles whose numbers come from Spear, and go to programs."""
@@ -304,6 +305,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "SharedBuffer(size)": (made(spear.SharedBuffer, "size"), (*NO_COUNTS, 0)),
     "Spearlet.deploy(replicas)": (lambda w, v: w.spearlet.deploy(AGENT, replicas=v), NO_COUNTS),
     "Spearlet.drain(seconds)": (lambda w, v: w.spearlet.drain(v), NO_SECONDS),
+    "Spearlet.logs(most)": (lambda w, v: w.spearlet.logs(v), NO_COUNTS),
     "Spearlet.stop(seconds)": (lambda w, v: w.spearlet.stop(v), NO_SECONDS),
     "TcpAddress(port)": (made(TcpAddress, "port", host="127.0.0.1"), (*NO_COUNTS, 65536)),
     "TcpTransport(port)": (made(TcpTransport, "port"), (*NO_COUNTS, 65536, range(0), range(-1, 1))),

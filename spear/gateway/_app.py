@@ -22,6 +22,7 @@ from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
 from ._exchange import identify, show_document
 from ._guard import AccessGuard
+from ._history import History
 from ._statistics import Connections, GatewayStatistics
 from ._websocket import WebSocket, check_handshake
 
@@ -101,6 +102,7 @@ class App:
         settings: settings of the gateway.
         routes: routes by path, with a star in place of a name.
         catalogue: descriptions of the functions.
+        history: counters of the last minutes.
         budgets: budgets for what clients hold.
         requests: number of requests so far.
         responses: number of responses by status; 0 counts clients that disconnected before one.
@@ -108,6 +110,7 @@ class App:
         begun: Trio's time when the gateway was opened.
         on_drain: called when an operator requests a drain of the host.
         on_start: called when an operator starts a deployment that was stopped; may be None.
+        stopped: names of deployments that an operator has stopped, and may start again.
         connections: open connections, and counts of refused ones.
     """
 
@@ -125,6 +128,7 @@ class App:
         self.routes = routes
         self.guard = AccessGuard(settings)
         self.catalogue = Catalogue()
+        self.history = History(spearlet)
         self.budgets = make_budgets(settings)
         self.requests = 0
         self.responses: dict[int, int] = {}
@@ -132,6 +136,7 @@ class App:
         self.begun = trio.current_time()
         self.on_drain = on_drain
         self.on_start = on_start
+        self.stopped: set[str] = set()
         self.connections = Connections()
         self._nursery = nursery  # for work that continues when its client disconnects
 

@@ -111,9 +111,13 @@ class AccessGuard:
                 )
             raise Problem(401, "Unauthorized", message, headers=_CHALLENGE)
 
+    def may_operate(self, request: Request) -> bool:
+        """Return whether a request, which :meth:`is_known`, may operate the host."""
+        return request.is_local or self._token is not None or self._allow_control
+
     def expect_operator(self, request: Request) -> None:
         """Raise Problem unless a request may operate the host. Call :meth:`expect_known` first."""
-        if request.is_local or self._token is not None or self._allow_control:
+        if self.may_operate(request):
             return
         raise Problem(
             403,

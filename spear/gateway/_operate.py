@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 import trio
@@ -24,11 +24,12 @@ from ._exchange import (
     respond_json,
     whole_in,
 )
-from ._show import show_deployments, show_instances, show_line
+from ._show import show_deployments, show_failure, show_instances, show_line
 from ._streams import send_head, send_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from spear.spearlet import FollowedLines, InstanceLine
 
@@ -130,6 +131,8 @@ async def snapshot(app: App, request: Request) -> dict[str, object]:
         "state": app.spearlet.state.value,
         "uptime_seconds": trio.current_time() - app.begun,
         "executions": statistics.executions,
+        "may_operate": app.guard.may_operate(request),
+        "stopped": sorted(app.stopped - app.spearlet.deployments.keys()),
         "refused_connections": dict(statistics.refused_connections),
         "gateway": attrs.asdict(app.statistics()),
         "deployments": await show_deployments(
@@ -174,7 +177,26 @@ async def watch(app: App, request: Request, _: str) -> None:
         await send_items(app, request, _Snapshots(app, request, interval))
 
 
-# -- logs -----------------------------------------------------------------------------------------
+async def get_history(app: App, request: Request, _: str) -> None:
+    """Handle ``GET /v1/history``: respond with the counters of the last minutes."""
+    await respond_json(request, app.history.show())
+
+
+# -- failures and logs ----------------------------------------------------------------------------
+
+
+async def list_failures(app: App, request: Request, name: str) -> None:
+    """Handle ``GET /v1/deployments/{name}/failures``: list the last failures of its instances."""
+    failures = find_deployment(app, name).failures
+    await respond_json(request, {"failures": list(map(show_failure, failures))})
+
+
+class _LogSource(Protocol):
+    """A deployment, or a spearlet for the lines of all its deployments."""
+
+    def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]: ...
+
+    def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]: ...
 
 
 @final
@@ -182,11 +204,14 @@ class _LogLines:
     """An iterator of log lines: past ones, and new ones if they are followed."""
 
     def __init__(
-        self, before: Iterator[InstanceLine], following: FollowedLines | None, instance: str | None
+        self,
+        before: Iterable[InstanceLine],
+        following: FollowedLines | None,
+        is_wanted: Callable[[InstanceLine], bool],
     ) -> None:
-        self._before = before
+        self._before = iter(before)
         self._following = following
-        self._instance = instance
+        self._is_wanted = is_wanted
         self._told_lost = 0
 
     def __aiter__(self) -> _LogLines:
@@ -195,8 +220,7 @@ class _LogLines:
     async def __anext__(self) -> object:
         """Return the next line, or the number of lines lost."""
         for entry in self._before:
-            if self._is_wanted(entry):
-                return show_line(entry)
+            return show_line(entry)
         if self._following is None:
             raise StopAsyncIteration
         while True:
@@ -208,27 +232,41 @@ class _LogLines:
             if self._is_wanted(entry):
                 return show_line(entry)
 
-    def _is_wanted(self, entry: InstanceLine) -> bool:
-        return self._instance in (None, str(entry.instance), entry.instance.name)
-
 
 async def get_logs(app: App, request: Request, name: str) -> None:
-    """Handle ``GET /v1/deployments/{name}/logs``: respond with lines that instances wrote."""
-    deployment = find_deployment(app, name)
+    """Handle ``GET /v1/deployments/{name}/logs``: respond with lines that its instances wrote."""
+    await _respond_lines(app, request, find_deployment(app, name))
+
+
+async def get_all_logs(app: App, request: Request, _: str) -> None:
+    """Handle ``GET /v1/logs``: respond with lines that instances of all deployments wrote."""
+    await _respond_lines(app, request, app.spearlet)
+
+
+async def _respond_lines(app: App, request: Request, source: _LogSource) -> None:
     query = query_of(request)
     tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
-    instance = query.get("instance")
+    deployment, instance = query.get("deployment"), query.get("instance")
     follows = flag_in(query, "follow")
+
+    def is_wanted(entry: InstanceLine) -> bool:
+        its = entry.instance
+        return deployment in (None, entry.deployment) and instance in (None, str(its), its.name)
+
+    def past() -> list[InstanceLine]:
+        lines = [each for each in source.logs() if is_wanted(each)]
+        return lines[max(len(lines) - tail, 0) :]
+
     if request.method == "HEAD":
         await send_head(request)
         return
     with app.budgets.streams.taking(1, request.client):
         if follows:
-            async with deployment.follow_logs() as following:
-                lines = _LogLines(iter(deployment.logs(tail)), following, instance)
+            async with source.follow_logs() as following:
+                lines = _LogLines(past(), following, is_wanted)
                 await send_items(app, request, lines, at_once=True)
         else:
-            await send_items(app, request, _LogLines(iter(deployment.logs(tail)), None, instance))
+            await send_items(app, request, _LogLines(past(), None, is_wanted))
 
 
 # -- operating ------------------------------------------------------------------------------------
@@ -269,6 +307,8 @@ async def restart(app: App, request: Request, name: str) -> None:
 async def stop(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/deployments/{name}/stop``: stop a deployment."""
     deployment = find_deployment(app, name)
+    if app.on_start is not None:
+        app.stopped.add(deployment.name)
     await app.complete(partial(deployment.stop, app.spearlet.limits.shutdown_seconds))
     await _respond_deployment(app, request, deployment)
 
@@ -277,7 +317,12 @@ async def start(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/deployments/{name}/start``: start a deployment that was stopped."""
     name = path_part(name)
     if app.on_start is not None:
-        await app.complete(partial(app.on_start, name))
+        try:
+            await app.complete(partial(app.on_start, name))
+        except NotFound:  # it is configured no more
+            app.stopped.discard(name)
+            raise
+        app.stopped.discard(name)
     await _respond_deployment(app, request, find_deployment(app, name))
 
 

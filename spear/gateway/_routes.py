@@ -11,11 +11,14 @@ from ._lambda import invoke
 from ._openapi import get_openapi
 from ._operate import (
     drain,
+    get_all_logs,
     get_deployment,
+    get_history,
     get_logs,
     get_statistics,
     healthz,
     list_deployments,
+    list_failures,
     list_instances,
     readyz,
     restart,
@@ -63,6 +66,9 @@ ROUTES: Final = {
     ),
     "/v1/deployments": Route({"GET": Operation(list_deployments, "All deployments.")}),
     "/v1/deployments/*": Route({"GET": Operation(get_deployment, "One deployment.")}),
+    "/v1/deployments/*/failures": Route(
+        {"GET": Operation(list_failures, "The last failures of its instances, oldest first.")}
+    ),
     "/v1/deployments/*/logs": Route(
         {
             "GET": Operation(
@@ -83,6 +89,16 @@ ROUTES: Final = {
         {"POST": Operation(start, "Start a deployment that was stopped.")}, is_control=True
     ),
     "/v1/instances": Route({"GET": Operation(list_instances, "All instances.")}),
+    "/v1/logs": Route(
+        {
+            "GET": Operation(
+                get_all_logs,
+                "Lines that the instances of all deployments have written.",
+                ("tail", "follow", "deployment", "instance"),
+            )
+        }
+    ),
+    "/v1/history": Route({"GET": Operation(get_history, "The counters of the last five minutes.")}),
     "/v1/statistics": Route(
         {"GET": Operation(get_statistics, "The state and the statistics of the host.")}
     ),

@@ -257,6 +257,7 @@ async def open_gateway(
                     nursery.start_soon(gateway._serve, tcp, False)
                 nursery.start_soon(gateway._sweep)
                 nursery.start_soon(gateway._departures.run)
+                nursery.start_soon(app.history.run)
                 yield gateway
                 for listener in listeners:
                     listener.close()

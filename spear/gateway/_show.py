@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         FunctionStatistics,
         InstanceLine,
         Replica,
+        ReplicaFailure,
     )
 
 QUANTILES = {"p50_seconds": 0.5, "p90_seconds": 0.9, "p99_seconds": 0.99}
@@ -163,10 +164,23 @@ def _show_deployment(
     }
 
 
+def show_failure(failure: ReplicaFailure) -> dict[str, object]:
+    """Return a failure of a replica, with the last lines that it wrote to stderr."""
+    return {
+        "time": wall_clock(failure.time),
+        "instance": None if failure.instance is None else str(failure.instance),
+        "reason": failure.reason,
+        "code": failure.code,
+        "exit_status": failure.exit_status,
+        "stderr_tail": failure.stderr_tail,
+    }
+
+
 def show_line(entry: InstanceLine) -> dict[str, object]:
     """Return a log line of an instance."""
     line = entry.line
     return {
+        "deployment": entry.deployment,
         "instance": str(entry.instance),
         "number": line.number,
         "stream": line.stream,

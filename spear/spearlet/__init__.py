@@ -25,6 +25,7 @@ from ._map import EachOptions as EachOptions
 from ._map import MapOptions as MapOptions
 from ._map import MapResults as MapResults
 from ._programs import Target as Target
+from ._replica_failures import ReplicaFailure as ReplicaFailure
 from ._replicas import Replica as Replica
 from ._settings import DeploymentSettings as DeploymentSettings
 from ._settings import HealthPolicy as HealthPolicy

@@ -7,6 +7,7 @@ alive (``_supervisor``) and an autoscaler that decides how many there should be 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ._autoscaler import Load
     from ._programs import Program, Programs, Target
     from ._registry import DeploymentRegistry
+    from ._replica_failures import ReplicaFailure
     from ._replicas import Replica
 
 logger: Final = logging.getLogger("spear.spearlet")
@@ -106,7 +108,7 @@ class Deployment(metaclass=NoPublicConstructor):
         self._pool.on_demand = self._follow_demand
         first = max(settings.replicas.min, 1)
         self._autoscaler = Autoscaler(settings.replicas, first, trio.current_time())
-        self._feed = LogFeed(limits.deployment_log_bytes)
+        self._feed = LogFeed(name, limits.deployment_log_bytes, registry.followers)
         self._supervisor: Supervisor | None = None  # once it runs
         self._scope = trio.CancelScope()  # around all of its tasks
         self._stopping = trio.Event()
@@ -308,9 +310,6 @@ class Deployment(metaclass=NoPublicConstructor):
             event = DeploymentEvent(self.name, kind, self._autoscaler.wanted, reason)
             notify_all(logger, hooks, event)
 
-    def _on_given_up(self, reason: str) -> None:
-        self._tell("given_up", reason)
-
     # -- its life, for its spearlet ----------------------------------------------------------
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -347,7 +346,7 @@ class Deployment(metaclass=NoPublicConstructor):
             self._pool.close()
             stopped = "the deployment was stopped"
             self._pool.give_up(WorkerDied(stopped, code="stopped", delivered="no"))
-            self._feed.end()
+            self._feed.followers.end()
             self._stopped.set()
             self._tell("stopped")
         if failures:
@@ -358,15 +357,11 @@ class Deployment(metaclass=NoPublicConstructor):
         program, settings = self._program, self.settings
         template = await self._open_template(program, settings)
         supervisor = self._supervisor = Supervisor(
-            self.name,
-            template.open_replica,
-            settings,
-            self._limits.wire.call_seconds,
-            self._pool,
-            self._nursery,
-            self._rng,
-        )
+            self.name, template.open_replica, settings, self._limits.wire.call_seconds, self._pool,
+            self._nursery, self._rng,
+        )  # fmt: skip
         supervisor.on_ready = self._on_ready
+        supervisor.on_given_up = partial(self._tell, "given_up")
         supervisor.want(self._autoscaler.wanted)
         await supervisor.wait_settled()
         return supervisor
@@ -447,6 +442,11 @@ class Deployment(metaclass=NoPublicConstructor):
         """The last 64 changes of the wanted number of replicas, oldest first."""
         return self._autoscaler.decisions
 
+    @property
+    def failures(self) -> tuple[ReplicaFailure, ...]:
+        """The last 16 failures of replicas, oldest first: ends that were not asked for, failed starts."""
+        return tuple(self._supervisor.failures) if self._supervisor is not None else ()
+
     def health(self) -> DeploymentHealth:
         """Return the present health."""
         supervisor = self._supervisor
@@ -494,4 +494,4 @@ class Deployment(metaclass=NoPublicConstructor):
 
         The iterator ends when the deployment has been stopped.
         """
-        return self._feed.follow()
+        return self._feed.followers.follow()

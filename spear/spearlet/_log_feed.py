@@ -1,4 +1,4 @@
-"""The last lines that all instances of a deployment wrote, to be read or followed."""
+"""The last lines that instances wrote, to be read or followed: of a deployment, or of a whole host."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ MAX_UNREAD: Final = 1024
 @final
 @attrs.frozen
 class InstanceLine:
-    """A line, and the instance that wrote it."""
+    """A line, the instance that wrote it, and the name of the instance's deployment."""
 
     instance: InstanceId
     line: LogLine
+    deployment: str
 
 
 @final
 @protected_class
 class FollowedLines(metaclass=NoPublicConstructor):
-    """An async iterator over a deployment's new lines. Made by :meth:`Deployment.follow_logs`.
+    """An async iterator over new lines. Made by ``follow_logs()`` of a deployment or a spearlet.
 
     Attributes:
         lost: number of lines that were dropped because 1,024 lines were unread.
@@ -74,34 +75,17 @@ class FollowedLines(metaclass=NoPublicConstructor):
 
 @final
 @protected_class
-class LogFeed:
-    """A buffer of the last lines, which hands each new line to all followers.
+class Followers:
+    """The open iterators over new lines of the same instances."""
 
-    Args:
-        most_bytes: bytes of lines that are kept; the last line is kept in any case.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._lines: deque[InstanceLine] = deque()
-        self._followers: list[FollowedLines] = []
+    def __init__(self) -> None:
+        self._open: list[FollowedLines] = []
         self._has_ended = False
 
-    def put(self, instance: InstanceId, line: LogLine) -> None:
-        """Add a line that an instance wrote."""
-        entry = InstanceLine(instance, line)
-        self._lines.append(entry)
-        self._bytes += len(line.text) + LINE_OVERHEAD_BYTES
-        while self._bytes > self._most_bytes and len(self._lines) > 1:
-            self._bytes -= len(self._lines.popleft().line.text) + LINE_OVERHEAD_BYTES
-        for follower in self._followers:
-            follower._put(entry)
-
-    def last(self, most: int | None = None) -> tuple[InstanceLine, ...]:
-        """Return the last lines, oldest first."""
-        lines = tuple(self._lines)
-        return lines if most is None else lines[max(len(lines) - most, 0) :]
+    def put(self, line: InstanceLine) -> None:
+        """Hand a new line to all iterators."""
+        for follower in self._open:
+            follower._put(line)
 
     @protected_block
     async def follow(self) -> AsyncIterator[FollowedLines]:
@@ -109,14 +93,52 @@ class LogFeed:
         follower: FollowedLines = FollowedLines._create()
         if self._has_ended:
             follower._end()
-        self._followers.append(follower)
+        self._open.append(follower)
         try:
             yield follower
         finally:
-            self._followers.remove(follower)
+            self._open.remove(follower)
 
     def end(self) -> None:
         """End all iterators once their lines are read, because no more lines will be written."""
         self._has_ended = True
-        for follower in self._followers:
+        for follower in self._open:
             follower._end()
+
+
+@final
+@protected_class
+class LogFeed:
+    """A buffer of the last lines of a deployment, which hands each new line to all followers.
+
+    Args:
+        deployment: the deployment's name.
+        most_bytes: bytes of lines that are kept; the last line is kept in any case.
+        of_host: followers of all deployments of the host.
+
+    Attributes:
+        followers: followers of this deployment.
+    """
+
+    def __init__(self, deployment: str, most_bytes: int, of_host: Followers) -> None:
+        self.followers = Followers()
+        self._deployment = deployment
+        self._most_bytes = most_bytes
+        self._of_host = of_host
+        self._bytes = 0
+        self._lines: deque[InstanceLine] = deque()
+
+    def put(self, instance: InstanceId, line: LogLine) -> None:
+        """Add a line that an instance wrote."""
+        entry = InstanceLine(instance, line, self._deployment)
+        self._lines.append(entry)
+        self._bytes += len(line.text) + LINE_OVERHEAD_BYTES
+        while self._bytes > self._most_bytes and len(self._lines) > 1:
+            self._bytes -= len(self._lines.popleft().line.text) + LINE_OVERHEAD_BYTES
+        self.followers.put(entry)
+        self._of_host.put(entry)
+
+    def last(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """Return the last lines, oldest first."""
+        lines = tuple(self._lines)
+        return lines if most is None else lines[max(len(lines) - most, 0) :]

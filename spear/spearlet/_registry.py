@@ -12,6 +12,7 @@ from spear.channels import notify, protected_class
 
 from ._execution_table import Executions
 from ._executions import Execution, run_execution
+from ._log_feed import Followers
 
 if TYPE_CHECKING:
     import trio
@@ -40,6 +41,7 @@ class DeploymentRegistry:
         deployments: the deployments, by name.
         executions: the calls made with ``submit``, running and recently ended ones.
         outcomes: the outcomes of calls with an idempotency key.
+        followers: the open iterators over new lines of all deployments.
         instruments: Spear's own :class:`Instrument` objects, which are notified of every call.
         is_open: whether further calls can be submitted.
     """
@@ -48,6 +50,7 @@ class DeploymentRegistry:
         self.deployments: dict[str, Deployment] = {}
         self.executions = Executions(limits)
         self.outcomes = Outcomes(limits, nursery)
+        self.followers = Followers()
         self.instruments = instruments
         self.is_open = True
         self._nursery = nursery  # of executions; ends with open_spearlet's block
@@ -95,6 +98,7 @@ class DeploymentRegistry:
     def end(self) -> None:
         """Accept no new submitted calls, because the spearlet has ended."""
         self.is_open = False
+        self.followers.end()
         self.executions._close()
 
     # -- names --------------------------------------------------------------------------------

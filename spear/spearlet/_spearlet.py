@@ -13,7 +13,7 @@ import trio
 
 from spear._errors import ConfigurationError, SpearError
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
-from spear._limits import expect_seconds
+from spear._limits import expect_seconds, expect_whole
 from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import NoPublicConstructor
 from spear.channels import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from ._execution_table import Executions
     from ._functions import Function
+    from ._log_feed import FollowedLines, InstanceLine
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between checks of the load, which end surplus replicas. Each call that has to wait triggers a
@@ -210,6 +211,32 @@ class Spearlet(metaclass=NoPublicConstructor):
     def executions(self) -> Executions:
         """The submitted calls: unfinished ones, and ones that have ended recently."""
         return self._registry.executions
+
+    # -- logs ---------------------------------------------------------------------------------
+
+    def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """Return the last lines that instances of all deployments wrote, in the order of their times.
+
+        Args:
+            most: number of lines; by default all that the deployments keep.
+
+        Raises:
+            ConfigurationError: ``most`` is no number of lines.
+        """
+        if most is not None:
+            expect_whole("most", most, 0)
+        deployments = self._registry.deployments.values()
+        lines = [line for each in deployments for line in each.logs(most)]
+        lines.sort(key=lambda entry: entry.line.time)
+        return tuple(lines if most is None else lines[max(len(lines) - most, 0) :])
+
+    def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]:
+        """Open an async iterator over the lines that instances of all deployments write.
+
+        Deployments that are started while the block runs are included. The iterator ends with the
+        spearlet.
+        """
+        return self._registry.followers.follow()
 
     # -- the end ------------------------------------------------------------------------------
 

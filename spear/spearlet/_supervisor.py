@@ -15,6 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from math import inf
@@ -28,12 +29,14 @@ from spear._failures import first_line
 from spear.channels import protected_class
 
 from ._health import watch_health
+from ._replica_failures import MAX_FAILURES, ReplicaFailure, record_failure
 from ._replicas import ServingReplica
 from ._restarts import RestartBudget
 
 if TYPE_CHECKING:
     from random import Random
 
+    from spear._ids import InstanceId
     from spear.channels import CommunicationChannel
 
     from ._pool import ReplicaPool
@@ -75,6 +78,7 @@ class _Position:
     budget: RestartBudget
     patience: float  # seconds for running calls to finish, once the position is retired
     replica: StartedReplica | None = None
+    instance: InstanceId | None = None  # of the present replica, or of the last one
     is_ready: bool = False
     was_ready: bool = False  # at any time
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
@@ -104,6 +108,7 @@ class Supervisor:
         started: replicas that have become ready.
         lost: replicas that ended without being asked to.
         restarts: starts that replaced a replica which was lost or had not started.
+        failures: the last failures of replicas, oldest first.
         open_replica: starts a replica in a new position.
         on_ready: called with the channel of each replica that has become ready, before it takes calls.
         on_given_up: called with the reason when a replica was restarted too often.
@@ -120,6 +125,7 @@ class Supervisor:
         rng: Random,
     ) -> None:
         self.started = self.lost = self.restarts = 0
+        self.failures: deque[ReplicaFailure] = deque(maxlen=MAX_FAILURES)
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self.on_given_up: Callable[[str], None] | None = None
         self._name = name
@@ -304,7 +310,9 @@ class Supervisor:
                 failure = await self._live(position)
                 if failure is None:
                     return
-                lived = trio.current_time() - begun if position.is_ready else 0.0
+                now = trio.current_time()
+                self.failures.append(record_failure(now, position.instance, failure))
+                lived = now - begun if position.is_ready else 0.0
                 position.is_ready, position.failure = False, failure
                 is_first = (
                     not position.settled.is_set()
@@ -350,6 +358,7 @@ class Supervisor:
         incarnation = self._incarnations[position.number] = (
             self._incarnations.get(position.number, 0) + 1
         )
+        position.instance = None
         name = f"{self._name}-{position.number}"
         try:
             async with AsyncExitStack() as stack:
@@ -359,7 +368,7 @@ class Supervisor:
                     replica = await stack.enter_async_context(
                         position.open_replica(name, incarnation)
                     )
-                    position.replica = replica
+                    position.replica, position.instance = replica, replica.id
                     if not await self._start(position, replica):
                         return None
                 complaint = await self._serve(position, replica)

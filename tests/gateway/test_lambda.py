@@ -488,7 +488,7 @@ async def test_the_log_is_that_of_the_instance_that_ran() -> None:
     ran, other = (InstanceId("process", name) for name in ("a-1", "a-2"))
     following: FollowedLines = FollowedLines._create()
     for instance in (ran, other):
-        following._put(InstanceLine(instance, LogLine(1, "stdout", 0.0, instance.name)))
+        following._put(InstanceLine(instance, LogLine(1, "stdout", 0.0, instance.name), "probe"))
     answer: Answer = Answer(result=None, instance=ran, execution_seconds=0.5)
     _, coded = await _log_tail(following, "r", answer, 0.5)
     lines = base64.b64decode(coded).decode().splitlines()

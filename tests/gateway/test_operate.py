@@ -14,8 +14,9 @@ from runtimes.helpers import Spoiled
 
 import spear
 from spear.gateway import GatewaySettings, open_gateway
-from spear.runtimes import InstanceMetrics, MemorySettings
+from spear.runtimes import Instance, InstanceMetrics, MemorySettings
 from spear.spearlet import Scale
+from spear.telemetry import LogLine
 
 from .helpers import (
     KNOWN,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from spear.gateway import Gateway
     from spear.runtimes import InstanceBody
 
     from .helpers import Json, Reply
@@ -176,7 +178,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         await other.aclose()
 
         # A client that reads too slowly is told that lines were dropped.
-        follower = shop._feed._followers[0]
+        (follower, _) = shop._feed.followers._open
         follower.lost = 7
         await call(site.gateway, "say", "and more")
         texts = [json.loads(await anext(parts)) for _ in range(2)]
@@ -404,3 +406,87 @@ async def test_an_operator_may_drain_the_host() -> None:
                 assert (await ask(gateway, "POST", "/v1/drain", value)).status == 202
             assert spearlet.state.value == "running"
     assert asked == [None, 2.5, None]
+
+
+async def test_the_lines_of_all_deployments_are_read_and_followed_together() -> None:
+    async with open_site() as site:
+        other = await site.spearlet.deploy(Probe("other").agent)
+        probe = site.spearlet.deployments["probe"]
+
+        def say(deployment: spear.Deployment, time: float, text: str) -> None:
+            place = spear.InstanceId("memory", f"{deployment.name}-1", 1)
+            deployment._feed.put(place, LogLine(1, "stdout", time, text))
+
+        async def texts(query: str) -> list[str]:
+            reply = await ask(site.gateway, "GET", f"/v1/logs{query}")
+            return [json.loads(line)["text"] for line in reply.body.splitlines()]
+
+        say(probe, 1.0, "one")
+        for time in (2.0, 3.0):
+            say(other, time, "noise")
+        assert await texts("") == ["one", "noise", "noise"]
+        # The tail is of the lines that are wanted, however many others there are.
+        assert await texts("?tail=1&deployment=probe") == ["one"]
+        assert await texts("?tail=1&instance=memory:probe-1%231") == ["one"]
+        assert await texts("?deployment=nothing") == []
+
+        client = await connect(site.gateway)
+        await client.send("GET", "/v1/logs?tail=0&follow=true&deployment=probe")
+        await client.receive_head()
+        await wait_until(lambda: site.spearlet._registry.followers._open)
+        say(other, 4.0, "noise")
+        say(probe, 5.0, "two")
+        line = json.loads(await anext(client.parts()))
+        assert (line["deployment"], line["instance"], line["text"]) == (
+            "probe", "memory:probe-1#1", "two",
+        )  # fmt: skip
+        assert (await ask(site.gateway, "HEAD", "/v1/logs")).status == 200
+
+
+async def test_failures_of_instances_are_listed() -> None:
+    async with open_site() as site:
+        probe = site.spearlet.deployments["probe"]
+        (replica,) = probe.replicas
+        assert isinstance(replica, Instance)
+        await replica.kill("a test says so")
+        await wait_until(lambda: probe.failures)
+        reply = await ask(site.gateway, "GET", "/v1/deployments/probe/failures")
+        (failure,) = items_of(reply.json["failures"])
+        assert (failure["instance"], failure["code"]) == ("memory:probe-1#1", "worker_died")
+        assert "a test says so" in str(failure["reason"])
+        assert (failure["exit_status"], failure["stderr_tail"]) == (None, "")
+        assert isinstance(failure["time"], float)
+        reply = await ask(site.gateway, "GET", "/v1/deployments/nothing/failures")
+        assert reply.status == 404
+
+
+async def test_a_snapshot_says_what_its_reader_may_do_and_may_start_again() -> None:
+    configured = {"probe", "gone"}
+
+    async def start(name: str) -> None:
+        if name not in configured:
+            raise spear.NotFound(f"there is no {name}")
+        await spearlet.deploy(Probe().agent, name=name)
+
+    async def stopped(gateway: Gateway) -> Json:
+        shown = (await ask(gateway, "GET", "/v1/statistics")).json
+        assert shown["may_operate"] is True
+        return shown["stopped"]
+
+    settings = attrs.evolve(CONTROL, port=0)
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        for name in configured:
+            await spearlet.deploy(Probe().agent, name=name)
+        async with open_gateway(spearlet, settings, on_start=start) as gateway:
+            assert await stopped(gateway) == []
+            for name in ("probe", "gone"):
+                await ask(gateway, "POST", f"/v1/deployments/{name}/stop")
+            assert await stopped(gateway) == ["gone", "probe"]
+            await ask(gateway, "POST", "/v1/deployments/probe/start")
+            assert await stopped(gateway) == ["gone"]
+            configured.remove("gone")
+            assert (await ask(gateway, "POST", "/v1/deployments/gone/start")).status == 404
+            assert await stopped(gateway) == []
+    async with open_site() as site:
+        shown = (await ask(site.gateway, "GET", "/v1/statistics")).json
+        assert shown["may_operate"] is False
