@@ -3,6 +3,8 @@
 Hosts and function files import this package. A function file needs little more than ``Agent``, and each
 of its processes pays for the import. So a name is loaded when it is first used, and the host's modules
 are never loaded in a function's process.
+
+PYTEST_DONT_REWRITE: without this word, pytest warns a program that imports Spear before it runs pytest.
 """
 
 from __future__ import annotations

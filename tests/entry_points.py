@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
+
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def install_own_plugin(place: Path) -> None:
+    """Install Spear's pytest plugin of this tree, which the environment may have in an older form."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    ((name, module),) = project["entry-points"]["pytest11"].items()
+    metadata = place / "spearlet-0.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: spearlet\nVersion: 0.0\n")
+    (metadata / "entry_points.txt").write_text(f"[pytest11]\n{name} = {module}\n")
 
 
 @attrs.frozen

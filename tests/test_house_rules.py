@@ -39,6 +39,7 @@ LOOKS = {
     "check_half_closeable_stream", "check_two_way_stream", "run_state_machine_as_test", "cancel_sweep",
     "check_channel_with_bad_batches", "check_transport", "interrupt_sweep",
     "CHANNEL_CASES", "PEER_CASES", "wait", "until", "assert_frame_equal", "assert_series_equal",
+    "assert_outcomes",
 }  # fmt: skip
 """Names whose use can fail a test: by an unexpected result, or by the test's time limit."""
 RAISES_NOTHING = re.compile(r"# raises nothing\b")

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 
-LAZY = ["spear", "spear.agent", "spear.annotations", "spear.channels", "spear.transports"]
+LAZY = [
+    "spear", "spear.agent", "spear.annotations", "spear.channels", "spear.testing", "spear.transports",
+]  # fmt: skip
 """Packages that load their names on first use."""
 
 PACKAGES = [
     *LAZY, "spear.asyncio", "spear.blocking", "spear.calls", "spear.cli", "spear.config",
     "spear.gateway", "spear.portal", "spear.runtimes", "spear.spearlet", "spear.telemetry",
-    "spear.testing", "spear.wire",
+    "spear.wire",
 ]  # fmt: skip
 
 

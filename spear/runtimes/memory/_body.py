@@ -81,6 +81,7 @@ class MemoryBody(InstanceBody):
                     is_started = True
                     task_status.started()
                     await self._serve()
+            self.exit_status = None if self._scope.cancelled_caught else 0
             self.failure = self.failure or "has ended"
         except BaseException as error:
             is_ours = any(issubclass(type(each), _NOT_ITS_OWN) for each in leaves_of(error))
@@ -89,6 +90,7 @@ class MemoryBody(InstanceBody):
             if not is_started:
                 name = self._endpoint.instance_id
                 raise SpawnFailed(f"{name} did not start: {_story(error)}") from error
+            self.exit_status = 1
             self.failure = f"has failed: {_story(error)}"
         finally:
             self.has_ended = True
