@@ -30,6 +30,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from entry_points import install_own_plugin
 
 import spear
 
@@ -184,13 +185,17 @@ def prepare(directory: Path, blocks: list[Block]) -> dict[str, str]:
             assert not (directory / name).exists(), f"{block}: two blocks have the name {name}"
             (directory / name).write_text(block.text, encoding="utf-8")
     (directory / "examples").symlink_to(ROOT / "examples")
+    installed = directory / "installed"
+    installed.mkdir()
+    install_own_plugin(installed)
     programs = directory / "bin"
     programs.mkdir()
     for name, command in (("python", ""), ("spear", "-m spear.cli ")):
         program = programs / name
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {command}"$@"\n', encoding="utf-8")
         program.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    path = f"{ROOT}{os.pathsep}{installed}"
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "error"}
     environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
     # Other tests cover the commands; measuring coverage here would take twice the time.
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
