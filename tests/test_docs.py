@@ -73,7 +73,7 @@ FILES: Final = {"spear.batch", "spear.describe", "spear.service", "spear.toml"}
 
 FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")
 FILE_NAME = re.compile(r"# ([\w-]+\.py)\b")
-RUNNABLE = re.compile(r"(^|\| )(spear (call|--)|python [\w-]+\.py|python -m pytest )")
+RUNNABLE = re.compile(r"(^|\| )(spear (call|stubs|--)|python [\w-]+\.py|python -m pytest )")
 HEADING = re.compile(r"#+ (.*)")
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`]+)`")

@@ -104,6 +104,8 @@ def numeric_parameters() -> Iterator[str]:
             thing: object = getattr(module, name)
             if name in MADE_BY_SPEAR or name.startswith("_") or not is_ours(thing):
                 continue
+            if name.startswith("Typed") or name == "DeployedProgram":
+                continue  # of type checkers; the base of Deployment, which has its methods
             if inspect.isroutine(thing):
                 yield from numeric_of(name, thing)
             elif inspect.isclass(thing):

@@ -218,6 +218,8 @@ def async_names(package: str) -> Iterator[str]:
         thing = getattr(module, name)
         if is_async(thing):
             yield name
+        elif name.startswith("Typed"):
+            continue  # seen by type checkers only
         elif inspect.isclass(thing) and thing.__module__.startswith("spear."):
             for attribute, member in vars(thing).items():
                 if not attribute.startswith("_") and is_async(member):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._serve import serve as serve
     from ._service import AgentService as AgentService
     from ._statistics import RegisteredFunctionStatistics as RegisteredFunctionStatistics
+    from ._stubs import write_stub as write_stub
 
 _HOMES = {
     "Agent": "._app",
@@ -39,6 +40,7 @@ _HOMES = {
     "context": "._context",
     "load_agent": "._loader",
     "serve": "._serve",
+    "write_stub": "._stubs",
 }
 
 __all__ = [*_HOMES]

@@ -84,32 +84,19 @@ def _signature(function: AnyFunction) -> str:
         signature = signature_of(function)
     except ValueError:  # such as some functions written in C
         return "(...)"
-    from ._wrappers import lambda_context, what_it_takes
+    from ._wrappers import for_callers, what_it_takes
 
-    parameters: list[inspect.Parameter] = []
     takes = what_it_takes(function)
-    context = lambda_context(takes.parameters) if takes.is_certain else None
-    for each in reversed(takes.parameters):
-        default, kind = each.default, each.kind
-        if each is context:
-            default = None  # the agent adds it
-        # A wrapper may add optional or named parameters before required or positional-only ones.
-        if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
-            default = default if parameters[0].default is not each.empty else each.empty
-            kind = min(kind, parameters[0].kind)
-        annotation = _with_values(takes.hints.get(each.name), _as_written(each.annotation))
-        parameters.insert(
-            0, each.replace(annotation=annotation, default=_as_default(default), kind=kind)
+    parameters = [
+        each.replace(
+            annotation=_with_values(takes.hints.get(each.name), _as_written(each.annotation)),
+            default=_as_default(each.default),
         )
+        for each in for_callers(takes)
+    ]
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))
     return without_objects(_OURS.sub("spear.", text))
-
-
-_BY_POSITION: Final = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
 
 
 def _as_written(annotation: object) -> object:

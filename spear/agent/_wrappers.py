@@ -76,6 +76,22 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
     return inner._replace(is_certain=inner.is_certain and type(function) is _CACHE)
 
 
+def for_callers(takes: Takes) -> list[Parameter]:
+    """Return the parameters in an order, and with defaults, that the signature of a function may have."""
+    parameters: list[Parameter] = []
+    context = lambda_context(takes.parameters) if takes.is_certain else None
+    for each in reversed(takes.parameters):
+        default, kind = each.default, each.kind
+        if each is context:
+            default = None  # the agent adds it
+        # A wrapper may add optional or named parameters before required or positional-only ones.
+        if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
+            default = default if parameters[0].default is not each.empty else each.empty
+            kind = min(kind, parameters[0].kind)
+        parameters.insert(0, each.replace(default=default, kind=kind))
+    return parameters
+
+
 def lambda_context(parameters: list[Parameter]) -> Parameter | None:
     """Return the second parameter of ``handler(event, context)``, a function written for AWS Lambda.
 

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from ._hints import resolve_hints as resolve_hints
     from ._mismatch import Mismatch as Mismatch
     from ._results import build_result_check as build_result_check
+    from ._texts import TypeTexts as TypeTexts
 
 _HOMES = {
     "Check": "._check",
     "ExpectedType": "._expected",
     "Mismatch": "._mismatch",
+    "TypeTexts": "._texts",
     "annotations_of": "._as_written",
     "build_check": "._build",
     "build_expected_type": "._expected",

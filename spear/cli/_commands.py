@@ -20,5 +20,6 @@ COMMANDS: Final[dict[str, str]] = {
     "stop": "stop deployments",
     "start": "start deployments that were stopped",
     "drain": "finish the running calls, then stop a host",
+    "stubs": "write the types of a program's functions for mypy and pyright",
     "completion": "print a script that makes a shell complete these commands",
 }

@@ -204,6 +204,8 @@ def define(name: str, parser: CommandParser) -> None:
             from ._operate import define_start as define_it
         case "drain":
             from ._operate import define_drain as define_it
+        case "stubs":
+            from ._stubs import define_stubs as define_it
         case _:
             from ._completion import define_completion as define_it
     define_it(parser)

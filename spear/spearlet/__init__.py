@@ -12,6 +12,7 @@ from ._counters import FunctionStatistics as FunctionStatistics
 from ._deployment_status import DeploymentHealth as DeploymentHealth
 from ._deployment_status import DeploymentState as DeploymentState
 from ._deployment_status import DeploymentStatistics as DeploymentStatistics
+from ._deployments import DeployedProgram as DeployedProgram
 from ._deployments import Deployment as Deployment
 from ._execution_table import Executions as Executions
 from ._executions import Execution as Execution
@@ -35,3 +36,10 @@ from ._spearlet import Spearlet as Spearlet
 from ._spearlet import SpearletState as SpearletState
 from ._spearlet import SpearletStatistics as SpearletStatistics
 from ._spearlet import open_spearlet as open_spearlet
+from ._typed import CallableWithItem as CallableWithItem
+from ._typed import D as D
+from ._typed import FunctionOptions as FunctionOptions
+from ._typed import TypedFunction as TypedFunction
+from ._typed import TypedStream as TypedStream
+from ._typed import typed_function as typed_function
+from ._typed import typed_stream as typed_stream

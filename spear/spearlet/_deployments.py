@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, Self, cast, final
 
 import attrs
 import trio
@@ -25,12 +25,7 @@ from spear.telemetry import DeploymentEvent, InstanceState
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._call_maker import CallMaker
-from ._deployment_status import (
-    DeploymentHealth,
-    DeploymentState,
-    DeploymentStatistics,
-    health_of,
-)
+from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics, health_of
 from ._functions import Function, describe_functions
 from ._held_template import HeldTemplate
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
@@ -60,13 +55,13 @@ logger: Final = logging.getLogger("spear.spearlet")
 _REQUESTED: Final = "scale() was called"
 
 
-@final
 @protected_class
-class Deployment(metaclass=NoPublicConstructor):
-    """A program that runs in replicas. Its functions are its attributes.
+class DeployedProgram(metaclass=NoPublicConstructor):
+    """A program that runs in replicas: a :class:`Deployment` without attributes for its functions.
 
-    Made by :meth:`Spearlet.deploy`. The end of an ``async with deployment`` block stops it. If the block
-    is left by an exception, or cancelled, the replicas are killed at once.
+    The typed clients that ``spear stubs`` writes are derived from this class. The end of an ``async with
+    deployment`` block stops the deployment. If the block is left by an exception, or cancelled, the
+    replicas are killed at once.
 
     Attributes:
         name: its name, from which its instances' names are made.
@@ -148,17 +143,6 @@ class Deployment(metaclass=NoPublicConstructor):
 
     def _calls_of(self, name: str, *, is_stream: bool) -> CallMaker:
         return CallMaker(name, self.name, self._pool, self._registry, is_stream=is_stream)
-
-    def __getattr__(self, name: str) -> Function:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self.function(name)
-        except NotFound as error:
-            raise AttributeError(str(error)) from None
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.functions]
 
     # -- how many, and which ------------------------------------------------------------------
 
@@ -269,7 +253,7 @@ class Deployment(metaclass=NoPublicConstructor):
         self._stopping.set()
         await self._stopped.wait()
 
-    async def __aenter__(self) -> Deployment:
+    async def __aenter__(self) -> Self:
         return self
 
     @protected_exit
@@ -495,3 +479,20 @@ class Deployment(metaclass=NoPublicConstructor):
         The iterator ends when the deployment has been stopped.
         """
         return self._feed.followers.follow()
+
+
+@final
+@protected_class
+class Deployment(DeployedProgram):
+    """A program whose functions are its attributes. Made by :meth:`Spearlet.deploy`."""
+
+    def __getattr__(self, name: str) -> Function:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.function(name)
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]

@@ -6,7 +6,7 @@ import enum
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 import trio
@@ -34,6 +34,7 @@ from ._observers import CallObserver, EventObserver, OnCall
 from ._programs import Programs, Target, check_name
 from ._registry import DeploymentRegistry
 from ._settings import DeploymentSettings, Scale
+from ._typed import D
 
 if TYPE_CHECKING:
     from spear.channels import CommunicationStrategy
@@ -117,8 +118,11 @@ class Spearlet(metaclass=NoPublicConstructor):
         settings: DeploymentSettings | None = None,
         debug: bool = False,
         on_event: Callable[[InstanceEvent], None] | None = None,
-    ) -> Deployment:
-        """Start replicas of a program; returns when all of them take calls.
+    ) -> D:
+        """Start replicas of a program; returns a :class:`Deployment` when all of them take calls.
+
+        To type checkers, the deployment has the type of the variable to which it is assigned, if that is
+        a typed client, which ``spear stubs`` writes: ``shop: Shop = await spearlet.deploy("shop.py")``.
 
         If cancelled, the started replicas are killed. The deployment ends with the spearlet, with its own
         ``async with`` block, or with :meth:`Deployment.stop`.
@@ -164,7 +168,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         if not self._is_looking:
             self._is_looking = True
             self._nursery.start_soon(self._look)
-        return deployment
+        return cast("D", deployment)
 
     async def _run(
         self,

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
     from spear._tagged import TaggedScalar
 
-Value: TypeAlias = (
-    "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | "
-    "dict[str | bytes | int, Value] | AbstractSet[Value | tuple[Value, ...]] | TaggedScalar | "
-    "Array | None"
+SingleValue: TypeAlias = (
+    "bool | int | float | str | bytes | memoryview | TaggedScalar | Array | None"
 )
+ValueMap: TypeAlias = "dict[str | bytes, Value] | dict[str | bytes | int, Value]"
+
+# On one line: pyright does not read annotations that are made of several texts.
+Value: TypeAlias = "SingleValue | list[Value] | ValueMap | AbstractSet[Value | tuple[Value, ...]]"
 """A decoded value; a memoryview, of shared memory, occurs only at the top level."""
 
 MAX_VALUE_DEPTH: Final = 64

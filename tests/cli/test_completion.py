@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_commands_and_options(run: Run) -> None:
     assert completions(run) == [
         "--help", "--version", "call", "completion", "drain", "invoke", "logs", "map", "ps", "restart",
-        "result", "scale", "serve", "start", "stop", "top",
+        "result", "scale", "serve", "start", "stop", "stubs", "top",
     ]  # fmt: skip
     assert completions(run, "re") == ["restart", "result"]
     assert completions(run, "--v") == ["--version"]

@@ -1,0 +1,243 @@
+"""Typed clients: the types of functions whose parameters and results type checkers know.
+
+A stub that ``spear stubs`` writes declares each function of a program with a decorator of this module::
+
+    class Shop(DeployedProgram):
+        @typed_function
+        def price(self, item: str, *, timeout: float | None = None) -> float: ...
+
+To type checkers, ``shop.price`` then has the methods of :class:`Function` with these parameters. When the
+program runs, it is a :class:`Function`: nothing here is used but by type checkers. The methods must have
+the parameters of those of :class:`Function`; ``tests/spearlet/test_typed.py`` compares them.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    TYPE_CHECKING,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from spear._retry_policy import RetryPolicy
+    from spear.calls import AnyIterable, FunctionStream, Result
+    from spear.channels import Metadata
+
+    from ._answers import Answer
+    from ._bound import BoundCall
+    from ._deployments import DeployedProgram, Deployment
+    from ._executions import Execution
+    from ._item_calls import MapItem
+    from ._map import EachOptions, MapOptions, MapResults, OnError
+
+    D = TypeVarWithDefault("D", bound=DeployedProgram, default=Deployment)
+else:
+    D = TypeVar("D")
+    """The type of a deployment: that of the variable to which it is assigned, or :class:`Deployment`."""
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class FunctionOptions(TypedDict, total=False):
+    """The options of a function but ``returns``; :class:`spear.calls.CallOptions` describes them."""
+
+    timeout: float | None
+    queue_timeout: float | None
+    retry: RetryPolicy | None
+    metadata: Metadata | None
+    key: str | None
+    key_seconds: float | None
+    key_restarts: bool | None
+    session: str | None
+    on_progress: Callable[[Result], None] | None
+    keywords: Mapping[str, object] | None
+
+
+class CallableWithItem(Protocol[T_contra, V_co]):
+    """A typed function that can be called with one item, as ``map`` does."""
+
+    async def __call__(self, item: T_contra, /) -> V_co:
+        """Call the function."""
+        ...
+
+
+class _Described(Protocol):
+    """The attributes that typed functions and typed streams share."""
+
+    name: str
+    deployment: str
+    is_stream: bool
+
+    @property
+    def timeout(self) -> float: ...
+
+    @property
+    def retry(self) -> RetryPolicy | None: ...
+
+    async def signature(self) -> str: ...
+
+
+class TypedFunction(_Described, Protocol[P, V]):
+    """A :class:`Function` to type checkers, with its parameters and the type of its results.
+
+    The parameter ``timeout`` is that of a call. For ``ask`` and ``bind`` use the option ``timeout``.
+    """
+
+    async def __call__(self, /, *arguments: P.args, **keywords: P.kwargs) -> V:
+        """Call the function; see :meth:`Function.call`."""
+        ...
+
+    async def call(self, /, *arguments: P.args, **keywords: P.kwargs) -> V:
+        """See :meth:`Function.call`."""
+        ...
+
+    async def ask(self, /, *arguments: P.args, **keywords: P.kwargs) -> Answer[V]:
+        """See :meth:`Function.ask`."""
+        ...
+
+    def submit(self, /, *arguments: P.args, **keywords: P.kwargs) -> Execution[V]:
+        """See :meth:`Function.submit`."""
+        ...
+
+    def bind(self, /, *arguments: P.args, **keywords: P.kwargs) -> BoundCall[V]:
+        """See :meth:`Function.bind`."""
+        ...
+
+    @overload
+    def options(self, *, returns: None = None, **options: Unpack[FunctionOptions]) -> Self: ...
+
+    @overload
+    def options(
+        self, *, returns: type[S], **options: Unpack[FunctionOptions]
+    ) -> TypedFunction[P, S]: ...
+
+    @overload
+    def options(
+        self, *, returns: object, **options: Unpack[FunctionOptions]
+    ) -> TypedFunction[P, object]: ...
+
+    def options(self, *, returns: object = None, **options: Unpack[FunctionOptions]) -> object:
+        """See :meth:`Function.options`."""
+        ...
+
+    @overload
+    def map(
+        self: CallableWithItem[T, V],
+        items: AnyIterable[T],
+        *,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> AbstractAsyncContextManager[MapResults[V]]: ...
+
+    @overload
+    def map(
+        self: CallableWithItem[T, V],
+        items: AnyIterable[T],
+        *,
+        on_error: Literal["keep"],
+        **options: Unpack[MapOptions],
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[T, V]]]: ...
+
+    def map(
+        self: CallableWithItem[T, V],
+        items: AnyIterable[T],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[MapOptions],
+    ) -> object:
+        """See :meth:`Function.map`."""
+        ...
+
+    @overload
+    def starmap(
+        self,
+        items: AnyIterable[Iterable[object]],
+        *,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> AbstractAsyncContextManager[MapResults[V]]: ...
+
+    @overload
+    def starmap(
+        self,
+        items: AnyIterable[Iterable[object]],
+        *,
+        on_error: Literal["keep"],
+        **options: Unpack[MapOptions],
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[Iterable[object], V]]]: ...
+
+    def starmap(
+        self,
+        items: AnyIterable[Iterable[object]],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[MapOptions],
+    ) -> object:
+        """See :meth:`Function.starmap`. Type checkers do not know the arguments in the items."""
+        ...
+
+    async def for_each(
+        self: CallableWithItem[T, V],
+        items: AnyIterable[T],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[EachOptions],
+    ) -> list[MapItem[T, V]]:
+        """See :meth:`Function.for_each`."""
+        ...
+
+
+class TypedStream(_Described, Protocol[P, V]):
+    """A :class:`Function` that sends or takes items, to type checkers: see :class:`TypedFunction`."""
+
+    def stream(
+        self, /, *arguments: P.args, **keywords: P.kwargs
+    ) -> AbstractAsyncContextManager[FunctionStream[V]]:
+        """See :meth:`Function.stream`."""
+        ...
+
+    @overload
+    def options(self, *, returns: None = None, **options: Unpack[FunctionOptions]) -> Self: ...
+
+    @overload
+    def options(
+        self, *, returns: type[S], **options: Unpack[FunctionOptions]
+    ) -> TypedStream[P, S]: ...
+
+    @overload
+    def options(
+        self, *, returns: object, **options: Unpack[FunctionOptions]
+    ) -> TypedStream[P, object]: ...
+
+    def options(self, *, returns: object = None, **options: Unpack[FunctionOptions]) -> object:
+        """See :meth:`Function.options`."""
+        ...
+
+
+def typed_function(declaration: Callable[Concatenate[S, P], V], /) -> TypedFunction[P, V]:
+    """Declare a function in the stub of a typed client."""
+    return cast("TypedFunction[P, V]", declaration)
+
+
+def typed_stream(declaration: Callable[Concatenate[S, P], V], /) -> TypedStream[P, V]:
+    """Declare a function that sends or takes items; its result is declared as the type of one item."""
+    return cast("TypedStream[P, V]", declaration)
