@@ -202,20 +202,89 @@ async def use_untyped(spearlet: spear.Spearlet) -> spear.Deployment:
 """
 
 
+BLOCKING: Final = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import spear.blocking
+
+if TYPE_CHECKING:
+    from market_blocking import Market
+
+
+def use(spearlet: spear.blocking.Spearlet) -> spear.blocking.Deployment:
+    market = cast("Market", spearlet.deploy("market.py"))
+    vector: list[float] = market.embed("text", timeout=3)
+    vector = market.embed.options(timeout=3)("text")
+    market.embed(3)  # wrong
+    market.imbed("text")  # wrong
+    with market.pairs.stream("tea") as pairs:
+        print([pair[0] for pair in pairs])
+    with market.embed.map(["a"], limit=2) as vectors:
+        print([each[0] for each in vectors])
+    with market.embed.map(["a"], on_error="keep") as items:
+        print([each.argument.upper() for each in items])
+    market.embed.map([1])  # wrong
+    print([each.argument.upper() for each in market.embed.for_each(["a"])])
+    vector = market.embed.submit("text").result(timeout=1)
+    vector = market.embed.ask("text").result
+    market.scale(3)
+    with market as same:
+        same.embed(*vector)  # wrong
+    return spearlet.deploy("market.py")
+"""
+
+ASYNCIO: Final = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import spear.asyncio
+
+if TYPE_CHECKING:
+    from market_asyncio import Market
+
+
+async def use(spearlet: spear.asyncio.Spearlet) -> spear.asyncio.Deployment:
+    market: Market = await spearlet.deploy("market.py")
+    vector: list[float] = await market.embed("text", timeout=3)
+    vector = await market.embed.options(timeout=3)("text")
+    await market.embed(3)  # wrong
+    await market.imbed("text")  # wrong
+    async with market.pairs.stream("tea") as pairs:
+        print([pair[0] async for pair in pairs])
+    async with market.embed.map(["a"], limit=2) as vectors:
+        print([each[0] async for each in vectors])
+    async with market.embed.map(["a"], on_error="keep") as items:
+        print([each.argument.upper() async for each in items])
+    market.embed.map([1])  # wrong
+    print([each.argument.upper() for each in await market.embed.for_each(["a"])])
+    vector = await (await market.embed.submit("text"))
+    vector = (await market.embed.ask("text")).result
+    await market.scale(3)
+    async with market as same:
+        await same.embed(*vector)  # wrong
+    return await spearlet.deploy("market.py")
+"""
+
+PROGRAMS: Final = {"uses": USES, "blocking_uses": BLOCKING, "asyncio_uses": ASYNCIO}
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the programs of the page and of this module, and their stubs."""
     directory = tmp_path_factory.mktemp("typed")
     prepare(directory, read(PAGE)[0])
-    (directory / "market.py").write_text(MARKET, encoding="utf-8")
-    (directory / "uses.py").write_text(USES, encoding="utf-8")
-    before, modules = [*sys.path], {*sys.modules}
-    for name in ("shop", "market"):
-        output = directory / f"{name}_client.pyi"
-        assert main(["stubs", str(directory / f"{name}.py"), "--output", str(output)]) == 0
+    for name, text in {"market": MARKET, **PROGRAMS}.items():
+        (directory / f"{name}.py").write_text(text, encoding="utf-8")
+    before = [*sys.path]
+    for name, program, api in STUBS:
+        output = str(directory / f"{name}.pyi")
+        path = str(directory / f"{program}.py")
+        assert main(["stubs", path, "--for", api, "--output", output]) == 0
+        sys.modules.pop(program)
     sys.path[:] = before
-    for name in {"shop", "market"} - modules:
-        del sys.modules[name]
     return directory
 
 
@@ -223,15 +292,25 @@ def wrong_lines(directory: Path) -> set[tuple[str, int]]:
     """Return the file and the number of each line that type checkers have to refuse."""
     marked = {
         (name, number)
-        for name in ("uses.py",)
+        for name in (f"{each}.py" for each in PROGRAMS)
         for number, line in enumerate((directory / name).read_text().splitlines(), start=1)
         if line.endswith("# wrong")
     }
-    assert len(marked) > 20
+    assert len(marked) > 30
     return marked | {("mistakes.py", number) for number in range(11, 16)}
 
 
-CHECKED: Final = ("uses.py", "buy.py", "mistakes.py", "shop_client.pyi", "market_client.pyi")
+STUBS: Final = (
+    ("shop_client", "shop", "trio"),
+    ("market_client", "market", "trio"),
+    ("market_blocking", "market", "blocking"),
+    ("market_asyncio", "market", "asyncio"),
+)
+"""The name of each stub, its program, and the API of its users."""
+
+CHECKED: Final = (
+    "buy.py", "mistakes.py", *(f"{each}.py" for each in PROGRAMS), *(f"{each[0]}.pyi" for each in STUBS),
+)  # fmt: skip
 
 
 @pytest.mark.slow

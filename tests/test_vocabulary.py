@@ -24,7 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 _DOOR = "the same, as a program without Trio sees it: spear.blocking and spear.asyncio"
 
 ALLOWED: dict[str, str] = dict.fromkeys(
-    ("Deployment", "Execution", "Function", "FunctionStream", "MapResults", "Spearlet"), _DOOR
+    (
+        "CallableWithItem",
+        "DeployedProgram",
+        "Deployment",
+        "Described",
+        "Execution",
+        "Function",
+        "FunctionStream",
+        "MapResults",
+        "Spearlet",
+        "TypedFunction",
+        "TypedStream",
+    ),
+    _DOOR,
 ) | dict.fromkeys(
     ("Block", "Bridge", "MapMethod", "Taken"), "of the two doors, which share no event loop"
 )

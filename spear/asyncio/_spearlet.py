@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Unpack, final
+from typing import TYPE_CHECKING, Self, Unpack, cast, final
 
 import spear.spearlet
 from spear._errors import NotFound
@@ -13,6 +13,7 @@ from spear.portal import Portal
 
 from ._bridge import Block, Bridge, Taken
 from ._functions import Function, wrap_function
+from ._typed import D
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     )
 
 
-@final
-class Deployment(metaclass=NoPublicConstructor):
-    """A :class:`spear.Deployment` for asyncio programs. Its functions are its attributes.
+class DeployedProgram(metaclass=NoPublicConstructor):
+    """A :class:`Deployment` without attributes for its functions, from which typed clients are derived.
 
-    Made by :meth:`Spearlet.deploy`. The end of a ``async with deployment`` block stops it.
+    The end of a ``async with deployment`` block stops it.
 
     Attributes:
         name: its name.
@@ -65,17 +65,6 @@ class Deployment(metaclass=NoPublicConstructor):
     def function(self, name: str) -> Function:
         """Return a function by its name; see :meth:`spear.Deployment.function`."""
         return wrap_function(self._bridge, self._deployment.function(name))
-
-    def __getattr__(self, name: str) -> Function:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self.function(name)
-        except NotFound as error:
-            raise AttributeError(str(error)) from None
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.functions]
 
     async def descriptions(self) -> dict[str, FunctionDescription]:
         """Return descriptions of its functions by name."""
@@ -115,7 +104,7 @@ class Deployment(metaclass=NoPublicConstructor):
         """Open an iterator over the lines that its instances write, in a ``with`` block."""
         return Block(self._bridge, self._deployment.follow_logs, partial(Taken, self._bridge))
 
-    async def __aenter__(self) -> Deployment:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -125,6 +114,25 @@ class Deployment(metaclass=NoPublicConstructor):
         traceback: TracebackType | None,
     ) -> None:
         await self._bridge.run(self._deployment.__aexit__, kind, error, traceback)
+
+
+@final
+class Deployment(DeployedProgram):
+    """A :class:`spear.Deployment` for asyncio programs. Its functions are its attributes.
+
+    Made by :meth:`Spearlet.deploy`.
+    """
+
+    def __getattr__(self, name: str) -> Function:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.function(name)
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]
 
 
 @final
@@ -145,10 +153,18 @@ class Spearlet(metaclass=NoPublicConstructor):
     def __repr__(self) -> str:
         return f"<asyncio.Spearlet, {self.state.value}>"
 
-    async def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
-        """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
-        deploy = partial(self._spearlet.deploy, target, **arguments)
-        return Deployment._create(self._bridge, await self._bridge.run(deploy))
+    async def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> D:
+        """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`.
+
+        Returns:
+            A :class:`Deployment`; to type checkers the typed client that its variable is declared to be.
+        """
+
+        async def deploy() -> spear.spearlet.Deployment:
+            return await self._spearlet.deploy(target, **arguments)
+
+        deployment = Deployment._create(self._bridge, await self._bridge.run(deploy))
+        return cast("D", deployment)
 
     @property
     def deployments(self) -> dict[str, Deployment]:

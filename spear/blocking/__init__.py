@@ -9,6 +9,12 @@ from ._functions import Function as Function
 from ._functions import FunctionStream as FunctionStream
 from ._functions import MapResults as MapResults
 from ._functions import as_completed as as_completed
+from ._spearlet import DeployedProgram as DeployedProgram
 from ._spearlet import Deployment as Deployment
 from ._spearlet import Spearlet as Spearlet
 from ._spearlet import open_spearlet as open_spearlet
+from ._typed import CallableWithItem as CallableWithItem
+from ._typed import TypedFunction as TypedFunction
+from ._typed import TypedStream as TypedStream
+from ._typed import typed_function as typed_function
+from ._typed import typed_stream as typed_stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Unpack, final
+from typing import TYPE_CHECKING, Self, Unpack, final
 
 import spear.spearlet
 from spear._errors import NotFound
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     )
 
 
-@final
-class Deployment(metaclass=NoPublicConstructor):
-    """A :class:`spear.Deployment` for threads without an event loop. Its functions are its attributes.
+class DeployedProgram(metaclass=NoPublicConstructor):
+    """A :class:`Deployment` without attributes for its functions, from which typed clients are derived.
 
-    Made by :meth:`Spearlet.deploy`. The end of a ``with deployment`` block stops it.
+    The end of a ``with deployment`` block stops it.
 
     Attributes:
         name: its name.
@@ -63,17 +62,6 @@ class Deployment(metaclass=NoPublicConstructor):
     def function(self, name: str) -> Function:
         """Return a function by its name; see :meth:`spear.Deployment.function`."""
         return wrap_function(self._bridge, self._deployment.function(name))
-
-    def __getattr__(self, name: str) -> Function:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self.function(name)
-        except NotFound as error:
-            raise AttributeError(str(error)) from None
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.functions]
 
     def descriptions(self) -> dict[str, FunctionDescription]:
         """Return descriptions of its functions by name."""
@@ -113,7 +101,7 @@ class Deployment(metaclass=NoPublicConstructor):
         """Open an iterator over the lines that its instances write, in a ``with`` block."""
         return Block(self._bridge, self._deployment.follow_logs, partial(Taken, self._bridge))
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -123,6 +111,25 @@ class Deployment(metaclass=NoPublicConstructor):
         traceback: TracebackType | None,
     ) -> None:
         self._bridge.run(self._deployment.__aexit__, kind, error, traceback)
+
+
+@final
+class Deployment(DeployedProgram):
+    """A :class:`spear.Deployment` for threads without an event loop. Its functions are its attributes.
+
+    Made by :meth:`Spearlet.deploy`.
+    """
+
+    def __getattr__(self, name: str) -> Function:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.function(name)
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.functions]
 
 
 @final
@@ -149,7 +156,10 @@ class Spearlet(metaclass=NoPublicConstructor):
 
     def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
         """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
-        deploy = partial(self._spearlet.deploy, target, **arguments)
+
+        async def deploy() -> spear.spearlet.Deployment:
+            return await self._spearlet.deploy(target, **arguments)
+
         return Deployment._create(self._bridge, self._bridge.run(deploy))
 
     @property

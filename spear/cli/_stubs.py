@@ -29,8 +29,12 @@ examples:
   spear stubs shop.py --output shop_client.pyi
   spear stubs shop.py --output shop_client.pyi --check"""
 
-PACKAGES: Final = {"trio": "spear.spearlet"}
-"""The packages with the base class and the decorators of a client, by the client's library."""
+PACKAGES: Final = {
+    "trio": "spear.spearlet",
+    "asyncio": "spear.asyncio",
+    "blocking": "spear.blocking",
+}
+"""The packages with the base class and the decorators of a client, by the client's API."""
 
 OUT_OF_DATE: Final = 1
 """The exit status for a stub that is missing or out of date."""
@@ -49,9 +53,9 @@ def define_stubs(parser: CommandParser) -> None:
     parser.add("target", metavar="FILE.py", help="a file, a directory or a module with functions")
     parser.add(
         "--for",
-        choices=sorted(PACKAGES),
+        choices=[*PACKAGES],
         default="trio",
-        help="the library of the program that calls the functions (default: trio)",
+        help="the API of the program that calls the functions: spear, spear.asyncio or spear.blocking",
     )
     parser.add("--output", metavar="FILE.pyi", help="the file to write, instead of standard output")
     parser.add("--check", action="store_true", help="compare the file with what would be written")
@@ -61,15 +65,15 @@ def define_stubs(parser: CommandParser) -> None:
 def run_stubs(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     target: str = options.target
-    library: str = getattr(options, "for")  # "for" is a keyword
+    api: str = getattr(options, "for")  # "for" is a keyword
     if options.check and options.output is None:
         options.command_parser.error("--check compares a file: name it with --output FILE.pyi")
     if options.output is None:
-        say(stub_of(target, library).removesuffix("\n"))
+        say(stub_of(target, api).removesuffix("\n"))
         return 0
     path = Path(options.output)
     _expect_another_module(path, split_target(target)[0])
-    text = stub_of(target, library)
+    text = stub_of(target, api)
     if _text_of(path) == text:
         return 0
     if options.check:
@@ -83,7 +87,7 @@ def run_stubs(options: argparse.Namespace) -> int:
     return 0
 
 
-def stub_of(target: str, library: str) -> str:
+def stub_of(target: str, api: str) -> str:
     """Return the stub of a typed client for a program.
 
     Raises:
@@ -101,7 +105,7 @@ def stub_of(target: str, library: str) -> str:
     ):  # what the program prints is no part of the stub
         agent = load_agent(target)
     taken = _ATTRIBUTES.union(dir(DeployedProgram))
-    return write_stub(agent, agent.name or stem_of(target), PACKAGES[library], taken)
+    return write_stub(agent, agent.name or stem_of(target), PACKAGES[api], taken)
 
 
 def _text_of(path: Path) -> str | None:

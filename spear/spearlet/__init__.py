@@ -38,7 +38,6 @@ from ._spearlet import SpearletStatistics as SpearletStatistics
 from ._spearlet import open_spearlet as open_spearlet
 from ._typed import CallableWithItem as CallableWithItem
 from ._typed import D as D
-from ._typed import FunctionOptions as FunctionOptions
 from ._typed import TypedFunction as TypedFunction
 from ._typed import TypedStream as TypedStream
 from ._typed import typed_function as typed_function

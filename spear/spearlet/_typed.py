@@ -20,7 +20,6 @@ from typing import (
     ParamSpec,
     Protocol,
     Self,
-    TypedDict,
     TypeVar,
     Unpack,
     cast,
@@ -28,16 +27,16 @@ from typing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AnyIterable, FunctionStream, Result
-    from spear.channels import Metadata
+    from spear.calls import AnyIterable, FunctionStream
 
     from ._answers import Answer
+    from ._arguments import OptionArguments
     from ._bound import BoundCall
     from ._deployments import DeployedProgram, Deployment
     from ._executions import Execution
@@ -55,21 +54,6 @@ T = TypeVar("T")
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
-
-
-class FunctionOptions(TypedDict, total=False):
-    """The options of a function but ``returns``; :class:`spear.calls.CallOptions` describes them."""
-
-    timeout: float | None
-    queue_timeout: float | None
-    retry: RetryPolicy | None
-    metadata: Metadata | None
-    key: str | None
-    key_seconds: float | None
-    key_restarts: bool | None
-    session: str | None
-    on_progress: Callable[[Result], None] | None
-    keywords: Mapping[str, object] | None
 
 
 class CallableWithItem(Protocol[T_contra, V_co]):
@@ -123,19 +107,19 @@ class TypedFunction(_Described, Protocol[P, V]):
         ...
 
     @overload
-    def options(self, *, returns: None = None, **options: Unpack[FunctionOptions]) -> Self: ...
+    def options(self, *, returns: None = None, **options: Unpack[OptionArguments]) -> Self: ...
 
     @overload
     def options(
-        self, *, returns: type[S], **options: Unpack[FunctionOptions]
+        self, *, returns: type[S], **options: Unpack[OptionArguments]
     ) -> TypedFunction[P, S]: ...
 
     @overload
     def options(
-        self, *, returns: object, **options: Unpack[FunctionOptions]
+        self, *, returns: object, **options: Unpack[OptionArguments]
     ) -> TypedFunction[P, object]: ...
 
-    def options(self, *, returns: object = None, **options: Unpack[FunctionOptions]) -> object:
+    def options(self, *, returns: object = None, **options: Unpack[OptionArguments]) -> object:
         """See :meth:`Function.options`."""
         ...
 
@@ -216,19 +200,19 @@ class TypedStream(_Described, Protocol[P, V]):
         ...
 
     @overload
-    def options(self, *, returns: None = None, **options: Unpack[FunctionOptions]) -> Self: ...
+    def options(self, *, returns: None = None, **options: Unpack[OptionArguments]) -> Self: ...
 
     @overload
     def options(
-        self, *, returns: type[S], **options: Unpack[FunctionOptions]
+        self, *, returns: type[S], **options: Unpack[OptionArguments]
     ) -> TypedStream[P, S]: ...
 
     @overload
     def options(
-        self, *, returns: object, **options: Unpack[FunctionOptions]
+        self, *, returns: object, **options: Unpack[OptionArguments]
     ) -> TypedStream[P, object]: ...
 
-    def options(self, *, returns: object = None, **options: Unpack[FunctionOptions]) -> object:
+    def options(self, *, returns: object = None, **options: Unpack[OptionArguments]) -> object:
         """See :meth:`Function.options`."""
         ...
 
