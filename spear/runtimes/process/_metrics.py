@@ -17,19 +17,25 @@ BUSY_SECONDS: Final = 0.005
 
 def read_metrics(pid: int) -> InstanceMetrics | None:
     """Return the current resource usage of the process ``pid``; None if it does not exist."""
-    place = Path("/proc") / str(pid)
+    place = f"/proc/{pid}"
     try:
-        memory_pages = int((place / "statm").read_text().split()[1])
+        memory_pages = int(_read(f"{place}/statm").split()[1])
         # Field 2, the name, is in parentheses and may contain any character, even parentheses.
-        fields = (place / "stat").read_text().rpartition(")")[2].split()
+        fields = _read(f"{place}/stat").rpartition(b")")[2].split()
         return InstanceMetrics(
             cpu_seconds=_cpu_seconds(pid),
             memory_bytes=memory_pages * resource.getpagesize(),
-            descriptors=len(os.listdir(place / "fd")),
+            descriptors=len(os.listdir(f"{place}/fd")),
             threads=int(fields[17]),  # num_threads, the 20th field
         )
     except OSError:
         return None
+
+
+def _read(path: str) -> bytes:
+    # A Path would take twice as long, and a host may have hundreds of processes.
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _cpu_seconds(pid: int) -> float:
