@@ -1,13 +1,14 @@
 """Objects of a spearlet as JSON: functions, executions, deployments, instances, log lines.
 
 These functions change nothing. They read snapshots, except that the resource usage of instances is
-requested from their runtimes, which may take a moment; all instances are asked concurrently.
+requested from their runtimes, which may take a moment; several instances are asked concurrently.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -15,6 +16,7 @@ import trio
 from ._errors import describe
 
 if TYPE_CHECKING:
+    from spear.channels import LatencyHistogram
     from spear.spearlet import (
         Deployment,
         Execution,
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
         Replica,
         ReplicaFailure,
     )
+
+_ASKED_AT_A_TIME: Final = 8
+"""Instances whose resource usage is requested at a time. For processes that is a millisecond of work, for
+which calls have to wait."""
 
 QUANTILES = {"p50_seconds": 0.5, "p90_seconds": 0.9, "p99_seconds": 0.99}
 
@@ -37,13 +43,18 @@ def show_statistics(statistics: FunctionStatistics | None) -> dict[str, object]:
     """Return the calls, failures and latencies of a function."""
     if statistics is None:
         return {"calls": 0, "failures": {}, "latency": {"count": 0, "mean_seconds": None}}
-    latency = statistics.latency
+    shown = _show_latency(statistics.latency)
+    if statistics.latency.count:
+        shown["buckets"] = list(statistics.latency.counts)
+    return {"calls": statistics.calls, "failures": dict(statistics.failures), "latency": shown}
+
+
+def _show_latency(latency: LatencyHistogram) -> dict[str, object]:
     shown: dict[str, object] = {"count": latency.count, "mean_seconds": None}
     if latency.count:
         shown["mean_seconds"] = latency.mean_seconds
         shown |= {name: latency.quantile_seconds(each) for name, each in QUANTILES.items()}
-        shown["buckets"] = list(latency.counts)
-    return {"calls": statistics.calls, "failures": dict(statistics.failures), "latency": shown}
+    return shown
 
 
 def show_function(
@@ -81,25 +92,34 @@ def show_execution(execution: Execution, *, tell_all: bool = False) -> dict[str,
     }
 
 
+async def ask_usage(
+    *deployments: Deployment,
+) -> list[list[tuple[Replica, dict[str, object]]]]:
+    """Return the instances of each deployment, each with its resource usage. A checkpoint."""
+    usage: dict[int, dict[str, object]] = {}
+    await trio.lowlevel.checkpoint()
+    found = [each.instances for each in deployments]
+    pending = chain.from_iterable(found)
+
+    async def ask() -> None:
+        for replica in pending:
+            metrics = await replica.metrics()
+            usage[id(replica)] = {} if metrics is None else attrs.asdict(metrics, recurse=False)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_ASKED_AT_A_TIME):
+            nursery.start_soon(ask)
+    return [[(each, usage[id(each)]) for each in replicas] for replicas in found]
+
+
 async def show_instances(
     *deployments: Deployment,
 ) -> list[list[dict[str, object]]]:
     """Return the instances of each deployment. A checkpoint."""
-    usage: dict[int, dict[str, object]] = {}
-
-    async def ask(replica: Replica) -> None:
-        metrics = await replica.metrics()
-        usage[id(replica)] = {} if metrics is None else attrs.asdict(metrics, recurse=False)
-
-    await trio.lowlevel.checkpoint()
-    found = [(each.name, each.instances) for each in deployments]
-    async with trio.open_nursery() as nursery:
-        for _, replicas in found:
-            for replica in replicas:
-                nursery.start_soon(ask, replica)
+    found = await ask_usage(*deployments)
     return [
-        [_show_instance(name, each, usage[id(each)]) for each in replicas]
-        for name, replicas in found
+        [_show_instance(deployment.name, *each) for each in replicas]
+        for deployment, replicas in zip(deployments, found, strict=True)
     ]
 
 
@@ -143,6 +163,7 @@ def _show_deployment(
     health = deployment.health()
     statistics = attrs.asdict(deployment.statistics(), recurse=False)
     functions = statistics.pop("functions")
+    statistics["start_latency"] = _show_latency(statistics["start_latency"])
     return {
         "name": deployment.name,
         "target": deployment.target,

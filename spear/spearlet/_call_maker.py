@@ -35,7 +35,7 @@ from spear.channels import notify_all, protected_block, protected_class
 from spear.telemetry import CallRecord, Instruments
 from spear.wire import encode_call
 
-from ._counters import FunctionCounters
+from ._counters import OutcomeCounters
 from ._registry import logger
 from ._watched import WatchedCall
 
@@ -93,7 +93,7 @@ class CallMaker:
         )
         # Calls that Spear makes for itself are neither counted nor reported.
         is_question = name == DESCRIBE
-        self.counters = FunctionCounters() if is_question else pool.counters(name)
+        self.counters = OutcomeCounters() if is_question else pool.counters(name)
         self.instruments = _NOBODY if is_question else registry.instruments
 
     @property

@@ -1,4 +1,4 @@
-"""Counters of a deployment's calls."""
+"""Counters of a deployment's calls, and of the starts of its replicas."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class FunctionStatistics:
 
 
 @final
-class FunctionCounters:
-    """The mutable counters of one function's calls: updated when a call ends, read for statistics."""
+class OutcomeCounters:
+    """Mutable counters of one function's calls, or of starts: updated at the end, read for statistics."""
 
     __slots__ = ("buckets", "failures", "seconds", "succeeded")
 
@@ -59,5 +59,9 @@ class FunctionCounters:
         return FunctionStatistics(
             calls=self.succeeded + sum(self.failures.values()),
             failures=dict(self.failures),
-            latency=LatencyHistogram(tuple(self.buckets), self.seconds, is_fine=True),
+            latency=self.histogram(),
         )
+
+    def histogram(self) -> LatencyHistogram:
+        """Return the durations of the successful ones."""
+        return LatencyHistogram(tuple(self.buckets), self.seconds, is_fine=True)

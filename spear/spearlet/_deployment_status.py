@@ -13,6 +13,7 @@ from spear.telemetry import InstanceState
 
 if TYPE_CHECKING:
     from spear._errors import SpearError
+    from spear.channels import LatencyHistogram
 
     from ._counters import FunctionStatistics
     from ._supervisor import Supervisor
@@ -64,6 +65,7 @@ class DeploymentStatistics:
         refused: calls that were refused because the queue was full.
         spawned_because: the reason why processes are spawned one by one, as text to follow "it" ("runs
             Trio"); empty if they are forked from one that has loaded the program, or there are none.
+        start_latency: durations of the starts that made a replica ready, from the start to the login.
         functions: statistics of each function that was called, by name.
     """
 
@@ -76,6 +78,7 @@ class DeploymentStatistics:
     waiting: int
     refused: int
     spawned_because: str
+    start_latency: LatencyHistogram
     functions: Mapping[str, FunctionStatistics]
 
 

@@ -25,6 +25,7 @@ from spear.telemetry import DeploymentEvent, InstanceState
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._call_maker import CallMaker
+from ._counters import OutcomeCounters
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics, health_of
 from ._functions import Function, describe_functions
 from ._held_template import HeldTemplate
@@ -457,6 +458,7 @@ class DeployedProgram(metaclass=NoPublicConstructor):
             waiting=pool.load().waiting,
             refused=pool.refused,
             spawned_because=self._template.obstacle if self._template is not None else "",
+            start_latency=(supervisor.starts if supervisor else OutcomeCounters()).histogram(),
             functions=pool.function_statistics(),
         )
 

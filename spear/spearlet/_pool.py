@@ -25,7 +25,7 @@ from spear._errors import CallFailed, DeadlineExceeded, Overloaded, Rejected, Wo
 from spear.calls import Candidate, Candidates, RetryBudget, make_policy
 
 from ._autoscaler import Load
-from ._counters import FunctionCounters, FunctionStatistics
+from ._counters import FunctionStatistics, OutcomeCounters
 from ._pace import Pace
 from ._stalls import Stalls
 from ._thread_slots import ThreadSlots
@@ -80,7 +80,7 @@ class ReplicaPool:
         self._members: dict[ServingReplica, Candidate] = {}
         self._replicas: dict[Candidate, ServingReplica] = {}  # the same pairs, reversed
         self._candidates = Candidates()
-        self._counters: dict[str, FunctionCounters] = {}
+        self._counters: dict[str, OutcomeCounters] = {}
         self._waiting: deque[Task] = deque()  # tasks of queued calls that were not woken yet
         self._queued = 0  # queued calls
         self._pace = Pace()
@@ -322,11 +322,11 @@ class ReplicaPool:
 
     # -- numbers ------------------------------------------------------------------------------
 
-    def counters(self, function: str) -> FunctionCounters:
+    def counters(self, function: str) -> OutcomeCounters:
         """Return the counters of a function's calls. In any thread: see :meth:`Deployment.function`."""
         counters = self._counters.get(function)
         return (
-            self._counters.setdefault(function, FunctionCounters())
+            self._counters.setdefault(function, OutcomeCounters())
             if counters is None
             else counters
         )

@@ -28,6 +28,7 @@ from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
 from spear._failures import first_line
 from spear.channels import protected_class
 
+from ._counters import OutcomeCounters
 from ._health import watch_health
 from ._replica_failures import MAX_FAILURES, ReplicaFailure, record_failure
 from ._replicas import ServingReplica
@@ -109,6 +110,7 @@ class Supervisor:
         lost: replicas that ended without being asked to.
         restarts: starts that replaced a replica which was lost or had not started.
         failures: the last failures of replicas, oldest first.
+        starts: counters of the starts that made a replica ready.
         open_replica: starts a replica in a new position.
         on_ready: called with the channel of each replica that has become ready, before it takes calls.
         on_given_up: called with the reason when a replica was restarted too often.
@@ -126,6 +128,7 @@ class Supervisor:
     ) -> None:
         self.started = self.lost = self.restarts = 0
         self.failures: deque[ReplicaFailure] = deque(maxlen=MAX_FAILURES)
+        self.starts = OutcomeCounters()
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self.on_given_up: Callable[[str], None] | None = None
         self._name = name
@@ -365,12 +368,14 @@ class Supervisor:
                 async with self._starting:
                     if position.retired.is_set():
                         return None
+                    begun = trio.current_time()
                     replica = await stack.enter_async_context(
                         position.open_replica(name, incarnation)
                     )
                     position.replica, position.instance = replica, replica.id
                     if not await self._start(position, replica):
                         return None
+                    self.starts.ended(trio.current_time() - begun, None)
                 complaint = await self._serve(position, replica)
                 self._pool.remove(replica)
                 if position.retired.is_set():

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear import NotFound
-from spear.spearlet._counters import FunctionCounters
+from spear.spearlet._counters import OutcomeCounters
 
 
 @given(st.lists(st.integers(0, 130_000_000), min_size=1, max_size=40), st.floats(0.01, 1))
 def test_quantiles_are_upper_bounds_within_a_quarter(micros: list[int], share: float) -> None:
-    counters = FunctionCounters()
+    counters = OutcomeCounters()
     for each in micros:
         counters.ended(each / 1e6, None)
     latency = counters.snapshot().latency
@@ -24,7 +24,7 @@ def test_quantiles_are_upper_bounds_within_a_quarter(micros: list[int], share: f
 
 
 def test_what_took_longer_than_two_minutes_is_in_the_last_bucket() -> None:
-    counters = FunctionCounters()
+    counters = OutcomeCounters()
     counters.ended(10_000.0, None)
     counters.ended(0.1, NotFound("no"))
     counters.ended(0.1, NotFound("no"))
