@@ -54,8 +54,11 @@ PACKAGES: Final = (
 )  # fmt: skip
 """Packages with public names."""
 
-FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc)}
-"""Names in the documents that are not Spear's."""
+RULES: Final = ROOT / "deploy" / "prometheus" / "spear.rules.yml"
+ALERTS: Final = set(re.findall(r"alert: (\w+)", RULES.read_text(encoding="utf-8")))
+
+FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc), *ALERTS}
+"""Names in the documents that are no names in Spear's code."""
 
 KINDS: Final = {
     found

@@ -122,6 +122,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "cbor2": ("spear/wire/_heads.py", "spear/wire/_tags.py", "spear/wire/_values.py"),
     "trio_websocket": (),  # no file, until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
+    "prometheus_client": ("spear/gateway/_families.py", "spear/gateway/_metrics.py"),
     "rich": ("spear/cli/_bar.py",),
     "wsproto": ("spear/gateway/*.py",),
     "argparse._*": (),  # private; spear.cli keeps its own list of a parser's arguments

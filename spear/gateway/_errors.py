@@ -42,6 +42,7 @@ PROBLEM_CODES: Final = {
     "InvalidArguments": InvalidArguments.code,
     "MethodNotAllowed": "method_not_allowed",
     "NoSuchPath": "no_such_path",
+    "NotInstalled": "not_installed",
     "RemoteProtocolError": RemoteProtocolError.code,
     "SlowRequest": "slow_request",
     "TooLarge": "body_too_large",

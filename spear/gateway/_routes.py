@@ -8,6 +8,7 @@ from ._app import Operation, Route
 from ._calls import call, get_function, list_functions, submit, upgrade_required
 from ._executions import cancel_execution, get_execution, get_result, list_executions
 from ._lambda import invoke
+from ._metrics import get_metrics
 from ._openapi import get_openapi
 from ._operate import (
     drain,
@@ -41,6 +42,7 @@ ROUTES: Final = {
         {"GET": Operation(readyz, "Check that the host is ready for calls.", ("deployment",))},
         is_open=True,
     ),
+    "/metrics": Route({"GET": Operation(get_metrics, "Metrics of the host, for Prometheus.")}),
     "/openapi.json": Route({"GET": Operation(get_openapi)}),
     "/v1/functions": Route({"GET": Operation(list_functions, "All functions.")}),
     "/v1/functions/*": Route({"GET": Operation(get_function, "One function.")}),

@@ -326,9 +326,7 @@ class ReplicaPool:
         """Return the counters of a function's calls. In any thread: see :meth:`Deployment.function`."""
         counters = self._counters.get(function)
         return (
-            self._counters.setdefault(function, OutcomeCounters())
-            if counters is None
-            else counters
+            self._counters.setdefault(function, OutcomeCounters()) if counters is None else counters
         )
 
     def function_statistics(self) -> dict[str, FunctionStatistics]:
