@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from spear.spearlet import Function
+    from spear.calls import Function
 
     Handler = Callable[[Request], Awaitable[Response]]
     Headers = list[tuple[bytes, bytes]]

@@ -15,8 +15,8 @@ from bench import drive
 from bench.model import Effort, Figure, Sample, Unavailable, Workload
 from bench.process import allow_descriptors, settle_gc
 from spear import DeploymentSettings, Scale
-from spear.calls import POLICIES, SchedulingPolicy
-from spear.spearlet import Deployment, Function, open_spearlet
+from spear.calls import POLICIES, Function, SchedulingPolicy
+from spear.spearlet import Deployment, open_spearlet
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 _IN_FLIGHT = 64

@@ -12,7 +12,8 @@ from typing import cast
 import trio
 
 import spear
-from spear.spearlet import Deployment, Execution, Function
+from spear.calls import Execution, Function
+from spear.spearlet import Deployment
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent

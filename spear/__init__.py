@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from spear._errors import DeadlineExceeded as DeadlineExceeded
     from spear._errors import Delivered as Delivered
     from spear._errors import FunctionRaised as FunctionRaised
+    from spear._errors import HostLost as HostLost
     from spear._errors import InvalidArguments as InvalidArguments
     from spear._errors import LocalProtocolError as LocalProtocolError
+    from spear._errors import NoHost as NoHost
     from spear._errors import NotFound as NotFound
     from spear._errors import NotInCall as NotInCall
     from spear._errors import Overloaded as Overloaded
@@ -55,43 +57,49 @@ if TYPE_CHECKING:
     from spear.agent import call as call
     from spear.agent import call_once as call_once
     from spear.agent import context as context
+    from spear.calls import Execution as Execution
+    from spear.calls import ExecutionStatus as ExecutionStatus
+    from spear.calls import Function as Function
     from spear.calls import FunctionStream as FunctionStream
+    from spear.calls import MapItem as MapItem
     from spear.calls import Result as Result
+    from spear.calls import as_completed as as_completed
     from spear.channels import SharedBuffer as SharedBuffer
+    from spear.remote import RemoteDeployment as RemoteDeployment
+    from spear.remote import RemoteHost as RemoteHost
+    from spear.remote import connect as connect
     from spear.runtimes import ProcessSettings as ProcessSettings
     from spear.runtimes import ResourceLimits as ResourceLimits
     from spear.spearlet import Deployment as Deployment
     from spear.spearlet import DeploymentSettings as DeploymentSettings
-    from spear.spearlet import Execution as Execution
-    from spear.spearlet import ExecutionStatus as ExecutionStatus
-    from spear.spearlet import Function as Function
     from spear.spearlet import HealthPolicy as HealthPolicy
-    from spear.spearlet import MapItem as MapItem
     from spear.spearlet import Replica as Replica
     from spear.spearlet import RestartPolicy as RestartPolicy
     from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
-    from spear.spearlet import as_completed as as_completed
     from spear.spearlet import open_spearlet as open_spearlet
     from spear.telemetry import Instrument as Instrument
 
 _ERRORS = (
     "AuthenticationFailed", "BrokenEntryPoint", "CallCancelled", "CallFailed", "CannotListen",
     "ChannelBroken", "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded",
-    "Delivered", "FunctionRaised", "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall",
-    "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnexpectedResult",
-    "UnsupportedRuntime", "UnsupportedTransport", "WorkerDied",
+    "Delivered", "FunctionRaised", "HostLost", "InvalidArguments", "LocalProtocolError", "NoHost",
+    "NotFound", "NotInCall", "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed",
+    "SpearError", "UnexpectedResult", "UnsupportedRuntime", "UnsupportedTransport", "WorkerDied",
 )  # fmt: skip
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "LambdaContext", "call", "call_once", "context")
 
-_OF_CALLERS = ("FunctionStream", "Result")
+_OF_CALLERS = (
+    "Execution", "ExecutionStatus", "Function", "FunctionStream", "MapItem", "Result", "as_completed",
+)  # fmt: skip
 
 _OF_HOSTS = (
-    "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "HealthPolicy", "MapItem", "Replica", "RestartPolicy", "Scale", "Spearlet", "as_completed",
+    "Deployment", "DeploymentSettings", "HealthPolicy", "Replica", "RestartPolicy", "Scale", "Spearlet",
     "open_spearlet",
 )  # fmt: skip
+
+_OF_REMOTE_HOSTS = ("RemoteDeployment", "RemoteHost", "connect")
 
 _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
 
@@ -109,6 +117,7 @@ _HOMES = {
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
     **dict.fromkeys(_OF_CALLERS, "spear.calls"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),
+    **dict.fromkeys(_OF_REMOTE_HOSTS, "spear.remote"),
     **dict.fromkeys(_OF_RUNTIMES, "spear.runtimes"),
 }
 

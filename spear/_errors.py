@@ -329,6 +329,20 @@ class Overloaded(CallFailed):
         self.retry_after_seconds = retry_after_seconds
 
 
+class NoHost(CallFailed):
+    """No host runs at the given place, or none that answers, or the choice among several is unclear."""
+
+    code = "no_host"
+    delivered: Delivered = "no"
+
+
+class HostLost(CallFailed):
+    """The connection to a host was lost after a request that changes something: it may have been done."""
+
+    code = "host_lost"
+    delivered: Delivered = "maybe"
+
+
 class NotFound(CallFailed):
     """No function of the given name exists at the other side."""
 

@@ -16,6 +16,8 @@ from spear._errors import (
     ChannelClosed,
     ConfigurationError,
     FunctionRaised,
+    HostLost,
+    NoHost,
     Overloaded,
     Rejected,
     SpearError,
@@ -34,7 +36,7 @@ MAX_NAMES: Final = 16
 MAX_NAME_CHARACTERS: Final = 128
 """Characters of such a name. With these two limits, ten thousand announced policies hold 20 MiB."""
 
-_LOST: Final = (ChannelBroken, ChannelClosed, WorkerDied)
+_LOST: Final = (ChannelBroken, ChannelClosed, HostLost, NoHost, WorkerDied)
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ LEAVES = frozenset(
         "_limits",
         "_pandas_frames",
         "_paths",
+        "_places",
         "_retry_policy",
         "_scalars",
         "_segments",
@@ -90,6 +91,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "events": "clients discovery telemetry",
         "engines": "events discovery kv clients telemetry",
         "requests": "discovery events calls channels wire transports clients kv telemetry",
+        "remote": "calls channels wire",
         "spearlet": "runtimes calls channels wire transports requests discovery events telemetry",
         "gateway": "spearlet calls channels transports wire requests engines kv telemetry",
         "config": "gateway spearlet calls runtimes channels transports requests engines kv",
@@ -121,7 +123,7 @@ LOADER = ("spear/agent/_loader.py",)
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "cbor2": ("spear/wire/_heads.py", "spear/wire/_tags.py", "spear/wire/_values.py"),
     "trio_websocket": (),  # no file, until there is a transport that needs them
-    "h11": ("spear/gateway/*.py",),
+    "h11": ("spear/gateway/*.py", "spear/remote/*.py"),
     "prometheus_client": ("spear/gateway/_families.py", "spear/gateway/_metrics.py"),
     "rich": ("spear/cli/_bar.py",),
     "wsproto": ("spear/gateway/*.py",),

@@ -89,8 +89,9 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|FunctionConfiguration\("  # whose fields are checked by a schema
     r"|\w+Stream\.receive_some"  # like Trio's streams
     r"|LatencyHistogram\((counts|total_seconds)"
-    r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
-    r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|open_extension|perform"
+    r"|CallMaker\.|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
+    r"|ItemRunner\.|leave_it_to_scope|\w+Settings\.check_replicas|execute_shared|expect_bytes"
+    r"|may_try_again|open_extension|perform"
     r"|Attempts\(|Mapper\b|RetryBudget\.|RetryPolicy\.delay_seconds"
 )
 """Functions that Spear itself calls, with numbers of its own."""
@@ -328,6 +329,9 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
         lambda _, v: connect_tls("127.0.0.1", 1, TlsClient(), seconds=v), NO_SECONDS,
     ),
     "connect_unix(seconds)": (lambda _, v: connect_unix("/", seconds=v), NO_SECONDS),
+    "connect(max_connections)": (
+        lambda _, v: opened(spear.connect("http://127.0.0.1:1", max_connections=v)), (*NO_COUNTS, 0),
+    ),
     "open_tcp_listener(port)": (lambda _, v: open_tcp_listener("127.0.0.1", v), (*NO_COUNTS, 65536)),
 }  # fmt: skip
 """For each parameter, a function that passes it a number, and the invalid numbers."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, Unpack, cast, final, overload
 
-import spear.spearlet
+import spear.calls
 from spear._util import NoPublicConstructor
 from spear.calls import R
 from spear.portal import ItemThread, is_at_hand
@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from spear._errors import CallFailed
     from spear._ids import InstanceId
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AnyIterable
-    from spear.spearlet import (
-        Answer,
-        EachOptions,
-        ExecutionStatus,
-        MapItem,
-        MapOptions,
-        OptionArguments,
-    )
+    from spear.calls import Answer, AnyIterable, EachOptions, ExecutionStatus, MapItem, MapOptions
+    from spear.spearlet import OptionArguments
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,7 +32,7 @@ class _MapMethod(Protocol[T]):
 
     def __call__(
         self, items: AnyIterable[object], *others: object, **options: object
-    ) -> AbstractAsyncContextManager[spear.spearlet.MapResults[T]]: ...
+    ) -> AbstractAsyncContextManager[spear.calls.MapResults[T]]: ...
 
 
 @final
@@ -55,7 +48,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         is_stream: whether it sends items; if so, call it with :meth:`stream`.
     """
 
-    def __init__(self, bridge: Bridge, function: spear.spearlet.Function[R]) -> None:
+    def __init__(self, bridge: Bridge, function: spear.calls.Function[R]) -> None:
         self.name = function.name
         self.deployment = function.deployment
         self.is_stream = function.is_stream
@@ -157,12 +150,12 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         *,
         on_error: Literal["raise"] = "raise",
         **options: Unpack[MapOptions],
-    ) -> Block[spear.spearlet.MapResults[R], MapResults[R]]: ...
+    ) -> Block[spear.calls.MapResults[R], MapResults[R]]: ...
 
     @overload
     def map(
         self, items: AnyIterable[T], *, on_error: Literal["keep"], **options: Unpack[MapOptions]
-    ) -> Block[spear.spearlet.MapResults[MapItem[T, R]], MapResults[MapItem[T, R]]]: ...
+    ) -> Block[spear.calls.MapResults[MapItem[T, R]], MapResults[MapItem[T, R]]]: ...
 
     def map(self, items: AnyIterable[object], *others: object, **options: object) -> object:
         """Call the function once for each item, and iterate over the results in an ``async with`` block.
@@ -185,12 +178,12 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         *,
         on_error: Literal["raise"] = "raise",
         **options: Unpack[MapOptions],
-    ) -> Block[spear.spearlet.MapResults[R], MapResults[R]]: ...
+    ) -> Block[spear.calls.MapResults[R], MapResults[R]]: ...
 
     @overload
     def starmap(
         self, items: AnyIterable[Many], *, on_error: Literal["keep"], **options: Unpack[MapOptions]
-    ) -> Block[spear.spearlet.MapResults[MapItem[Many, R]], MapResults[MapItem[Many, R]]]: ...
+    ) -> Block[spear.calls.MapResults[MapItem[Many, R]], MapResults[MapItem[Many, R]]]: ...
 
     def starmap(self, items: AnyIterable[object], *others: object, **options: object) -> object:
         """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
@@ -220,7 +213,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         items: AnyIterable[object],
         others: tuple[object, ...],
         options: dict[str, object],
-    ) -> Block[spear.spearlet.MapResults[T], MapResults[T]]:
+    ) -> Block[spear.calls.MapResults[T], MapResults[T]]:
         pulled, close = self._pull(items)
         opening = partial(cast("_MapMethod[T]", method), pulled, *others, **options)
         return Block(self._bridge, opening, partial(MapResults, self._bridge), close)
@@ -246,7 +239,7 @@ async def _nothing() -> None:
     pass
 
 
-def wrap_function(bridge: Bridge, function: spear.spearlet.Function[R]) -> Function[R]:
+def wrap_function(bridge: Bridge, function: spear.calls.Function[R]) -> Function[R]:
     """Return a function of a deployment for asyncio programs."""
     return cast("Function[R]", Function._create(bridge, function))
 
@@ -297,7 +290,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         function: the name of the function.
     """
 
-    def __init__(self, bridge: Bridge, execution: spear.spearlet.Execution[R]) -> None:
+    def __init__(self, bridge: Bridge, execution: spear.calls.Execution[R]) -> None:
         self.id = execution.id
         self.deployment = execution.deployment
         self.function = execution.function
@@ -347,6 +340,6 @@ async def as_completed(executions: Iterable[Execution[R]]) -> AsyncIterator[Exec
     if by_id:
         bridge = next(iter(by_id.values()))._bridge
         inner = [each._execution for each in by_id.values()]
-        ended = await bridge.look(spear.spearlet.as_completed, inner)
+        ended = await bridge.look(spear.calls.as_completed, inner)
         async for each in Taken(bridge, ended):
             yield by_id[each.id]

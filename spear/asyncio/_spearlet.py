@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
 
+    from spear.calls import FunctionDescription
     from spear.spearlet import (
         DeployArguments,
         DeploymentHealth,
         DeploymentSettings,
         DeploymentStatistics,
         FollowedLines,
-        FunctionDescription,
         InstanceLine,
         Scale,
         SpearletArguments,

@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AnyIterable
-    from spear.spearlet import (
-        Answer,
-        CallableWithItem,
-        EachOptions,
-        MapItem,
-        MapOptions,
-        OptionArguments,
-    )
+    from spear.calls import Answer, AnyIterable, EachOptions, MapItem, MapOptions
+    from spear.spearlet import CallableWithItem, OptionArguments
 
     from ._functions import Execution, FunctionStream, MapResults
     from ._spearlet import DeployedProgram, Deployment

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, Unpack, c
 
 import trio
 
-import spear.spearlet
+import spear.calls
 from spear._util import NoPublicConstructor
 from spear.calls import R
 from spear.portal import ItemThread, is_at_hand
@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     from spear._errors import CallFailed
     from spear._ids import InstanceId
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AnyIterable
-    from spear.spearlet import (
-        Answer,
-        EachOptions,
-        ExecutionStatus,
-        MapItem,
-        MapOptions,
-        OptionArguments,
-    )
+    from spear.calls import Answer, AnyIterable, EachOptions, ExecutionStatus, MapItem, MapOptions
+    from spear.spearlet import OptionArguments
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -42,7 +35,7 @@ class _MapMethod(Protocol[T]):
 
     def __call__(
         self, items: AnyIterable[object], *others: object, **options: object
-    ) -> AbstractAsyncContextManager[spear.spearlet.MapResults[T]]: ...
+    ) -> AbstractAsyncContextManager[spear.calls.MapResults[T]]: ...
 
 
 @final
@@ -58,7 +51,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         is_stream: whether it sends items; if so, call it with :meth:`stream`.
     """
 
-    def __init__(self, bridge: Bridge, function: spear.spearlet.Function[R]) -> None:
+    def __init__(self, bridge: Bridge, function: spear.calls.Function[R]) -> None:
         self.name = function.name
         self.deployment = function.deployment
         self.is_stream = function.is_stream
@@ -154,12 +147,12 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         *,
         on_error: Literal["raise"] = "raise",
         **options: Unpack[MapOptions],
-    ) -> Block[spear.spearlet.MapResults[R], MapResults[R]]: ...
+    ) -> Block[spear.calls.MapResults[R], MapResults[R]]: ...
 
     @overload
     def map(
         self, items: Iterable[T], *, on_error: Literal["keep"], **options: Unpack[MapOptions]
-    ) -> Block[spear.spearlet.MapResults[MapItem[T, R]], MapResults[MapItem[T, R]]]: ...
+    ) -> Block[spear.calls.MapResults[MapItem[T, R]], MapResults[MapItem[T, R]]]: ...
 
     def map(self, items: Iterable[object], *others: object, **options: object) -> object:
         """Call the function once for each item, and iterate over the results in a ``with`` block.
@@ -182,12 +175,12 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         *,
         on_error: Literal["raise"] = "raise",
         **options: Unpack[MapOptions],
-    ) -> Block[spear.spearlet.MapResults[R], MapResults[R]]: ...
+    ) -> Block[spear.calls.MapResults[R], MapResults[R]]: ...
 
     @overload
     def starmap(
         self, items: Iterable[Many], *, on_error: Literal["keep"], **options: Unpack[MapOptions]
-    ) -> Block[spear.spearlet.MapResults[MapItem[Many, R]], MapResults[MapItem[Many, R]]]: ...
+    ) -> Block[spear.calls.MapResults[MapItem[Many, R]], MapResults[MapItem[Many, R]]]: ...
 
     def starmap(self, items: Iterable[object], *others: object, **options: object) -> object:
         """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
@@ -217,7 +210,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         items: Iterable[object],
         others: tuple[object, ...],
         options: dict[str, object],
-    ) -> Block[spear.spearlet.MapResults[T], MapResults[T]]:
+    ) -> Block[spear.calls.MapResults[T], MapResults[T]]:
         pulled, close = self._pull(items)
         opening = partial(cast("_MapMethod[T]", method), pulled, *others, **options)
         return Block(self._bridge, opening, partial(MapResults, self._bridge), close)
@@ -234,7 +227,7 @@ def _nothing() -> None:
     pass
 
 
-def wrap_function(bridge: Bridge, function: spear.spearlet.Function[R]) -> Function[R]:
+def wrap_function(bridge: Bridge, function: spear.calls.Function[R]) -> Function[R]:
     """Return a function of a deployment for threads without an event loop."""
     return cast("Function[R]", Function._create(bridge, function))
 
@@ -285,7 +278,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         function: the name of the function.
     """
 
-    def __init__(self, bridge: Bridge, execution: spear.spearlet.Execution[R]) -> None:
+    def __init__(self, bridge: Bridge, execution: spear.calls.Execution[R]) -> None:
         self.id = execution.id
         self.deployment = execution.deployment
         self.function = execution.function
@@ -326,7 +319,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         return self._bridge.run(_result_in_time, self._execution, timeout)
 
 
-async def _result_in_time(execution: spear.spearlet.Execution[R], timeout: float | None) -> R:
+async def _result_in_time(execution: spear.calls.Execution[R], timeout: float | None) -> R:
     with trio.move_on_after(inf if timeout is None else timeout):
         return await execution.result()
     raise TimeoutError(f"execution {execution.id} has not ended in {timeout:g} s")
@@ -344,5 +337,5 @@ def as_completed(executions: Iterable[Execution[R]]) -> Iterator[Execution[R]]:
     if by_id:
         bridge = next(iter(by_id.values()))._bridge
         inner = [each._execution for each in by_id.values()]
-        for ended in Taken(bridge, bridge.look(spear.spearlet.as_completed, inner)):
+        for ended in Taken(bridge, bridge.look(spear.calls.as_completed, inner)):
             yield by_id[ended.id]

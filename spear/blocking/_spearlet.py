@@ -16,13 +16,13 @@ from ._functions import Function, wrap_function
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from spear.calls import FunctionDescription
     from spear.spearlet import (
         DeployArguments,
         DeploymentHealth,
         DeploymentSettings,
         DeploymentStatistics,
         FollowedLines,
-        FunctionDescription,
         InstanceLine,
         Scale,
         SpearletArguments,

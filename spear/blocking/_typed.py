@@ -20,13 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from spear._retry_policy import RetryPolicy
-    from spear.spearlet import (
-        Answer,
-        EachOptions,
-        MapItem,
-        MapOptions,
-        OptionArguments,
-    )
+    from spear.calls import Answer, EachOptions, MapItem, MapOptions
+    from spear.spearlet import OptionArguments
 
     from ._functions import Execution, FunctionStream, MapResults
 

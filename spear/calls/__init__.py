@@ -1,5 +1,8 @@
 """Calls at the caller's side: deadlines, retries, idempotency keys, choice policies."""
 
+from ._answers import Answer as Answer
+from ._answers import FunctionDescription as FunctionDescription
+from ._answers import read_descriptions as read_descriptions
 from ._assignment import AssignedInstance as AssignedInstance
 from ._assignment import AssignmentObserver as AssignmentObserver
 from ._assignment import CallTally as CallTally
@@ -9,10 +12,28 @@ from ._attempts import enter_stream as enter_stream
 from ._attempts import may_try_again as may_try_again
 from ._attempts import perform as perform
 from ._attributes import CallAttributes as CallAttributes
+from ._bound import BoundCall as BoundCall
+from ._bound import OnEnd as OnEnd
+from ._call_maker import NO_OPTIONS as NO_OPTIONS
+from ._call_maker import CallMaker as CallMaker
+from ._call_maker import ItemRunner as ItemRunner
 from ._candidates import Candidate as Candidate
 from ._candidates import Candidates as Candidates
+from ._executions import STATUS_MOVES as STATUS_MOVES
+from ._executions import Execution as Execution
+from ._executions import ExecutionStatus as ExecutionStatus
+from ._executions import ReadResult as ReadResult
+from ._executions import Work as Work
+from ._executions import as_completed as as_completed
+from ._executions import run_execution as run_execution
 from ._failures import as_failure as as_failure
+from ._functions import Function as Function
 from ._keyed import execute_shared as execute_shared
+from ._map import EachOptions as EachOptions
+from ._map import MapItem as MapItem
+from ._map import MapOptions as MapOptions
+from ._map import MapResults as MapResults
+from ._map import OnError as OnError
 from ._mapping import AnyIterable as AnyIterable
 from ._mapping import Mapper as Mapper
 from ._mapping import open_source as open_source
@@ -35,6 +56,7 @@ from ._retries import Attempts as Attempts
 from ._retries import RetryBudget as RetryBudget
 from ._returns import R as R
 from ._scopes import effective_deadline as effective_deadline
+from ._scopes import leave_it_to_scope as leave_it_to_scope
 from ._streams import FunctionStream as FunctionStream
 from ._streams import first_of as first_of
 from ._target import Callee as Callee

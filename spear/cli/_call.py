@@ -37,7 +37,8 @@ from ._words import ARGUMENTS_HELP
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spear.spearlet import Deployment, Function
+    from spear.calls import Function
+    from spear.spearlet import Deployment
 
     from ._error_lines import ErrorLines
     from ._parser import CommandParser

@@ -12,9 +12,8 @@ from typing import Final
 
 from spear._errors import ConfigurationError
 from spear._forks import close, own
-
-from ._places import check_directory
-from ._places import directory as usual_directory
+from spear._places import check_directory
+from spear._places import directory as usual_directory
 
 ATTEMPTS: Final = 100
 """Maximum number of attempts to lock. One is enough unless another host ends at this very moment."""

@@ -10,10 +10,10 @@ import argparse
 from contextlib import suppress
 
 from spear._errors import SpearError
+from spear._places import running
 
 from ._commands import COMMANDS
 from ._documents import functions_of, several, text
-from ._places import running
 from ._remote import Remote
 from ._say import say
 from ._text import printable

@@ -5,10 +5,9 @@ from __future__ import annotations
 import attrs
 
 from spear._paths import absolute
+from spear._places import socket_path
 from spear.config import Configuration, HostConfiguration, read_token, split_listen
 from spear.gateway import GatewaySettings, check_exposure
-
-from ._places import socket_path
 
 
 def control_socket(host: HostConfiguration) -> str:

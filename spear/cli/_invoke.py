@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 
-from spear._errors import ConfigurationError, InvalidArguments, SpearError
+from spear._errors import ConfigurationError, InvalidArguments, NoHost, SpearError
 from spear._json import dump_json, load_json
 
 from ._documents import inner, text
 from ._failures import failure_from
 from ._hints import explained
-from ._places import NoHost
 from ._remote import Remote, define_host, part_of_path
 from ._say import say, write
 from ._status import describe_statuses

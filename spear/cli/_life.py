@@ -21,7 +21,7 @@ from ._error_lines import ErrorLines
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.spearlet import Execution
+    from spear.calls import Execution
     from spear.telemetry import InstanceEvent
 
 logger: Final = logging.getLogger("spear.cli")

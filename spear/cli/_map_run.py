@@ -37,7 +37,7 @@ from ._text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spear.spearlet import Function, MapItem
+    from spear.calls import Function, MapItem
 
     from ._bar import MapProgress
     from ._map_input import Input

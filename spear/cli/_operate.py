@@ -6,10 +6,9 @@ import json
 import re
 import time
 
-from spear._errors import ConfigurationError
+from spear._errors import ConfigurationError, NoHost
 
 from ._documents import inner, number, text, total
-from ._places import NoHost
 from ._remote import MAX_SECONDS, Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable

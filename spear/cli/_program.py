@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spear._ids import InstanceId
+    from spear.calls import Function
     from spear.runtimes import RuntimeSettings
-    from spear.spearlet import Function
     from spear.telemetry import OutputName
 
     from ._live_rows import LiveRows

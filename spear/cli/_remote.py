@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import ConfigurationError, HostLost, NoHost, SpearError
+from spear._places import CONNECT_SECONDS, find
 
 from ._failures import NoSuchPath, failure_of
-from ._places import CONNECT_SECONDS, HostLost, NoHost, find
 from ._text import printable
 
 TYPE_CHECKING = False

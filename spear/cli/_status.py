@@ -10,14 +10,14 @@ from spear._errors import (
     ConfigurationError,
     DeadlineExceeded,
     FunctionRaised,
+    HostLost,
     InvalidArguments,
+    NoHost,
     NotFound,
     Overloaded,
     SpawnFailed,
     WorkerDied,
 )
-
-from ._places import HostLost, NoHost
 
 # The first class that matches decides.
 EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
@@ -29,9 +29,9 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (SpawnFailed, 6, "the instance did not start: its code could not be loaded, or not in time"),
     (WorkerDied, 7, "the instance died"),
     (Overloaded, 8, "no capacity"),
-    (CallFailed, 9, "the call failed for another reason"),
     (NoHost, 10, "no host is running, or it does not respond"),
     (HostLost, 11, "the host was lost: the request may have been carried out"),
+    (CallFailed, 9, "the call failed for another reason"),
 )
 
 ITEMS_FAILED: Final = 12
@@ -74,7 +74,9 @@ def exit_status(error: BaseException) -> int:
 def describe_statuses() -> str:
     """Return the list of exit statuses for ``--help``."""
     rows = [(0, "the result was printed")]
-    rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
+    rows += [
+        (status, meaning) for _, status, meaning in sorted(EXIT_STATUSES, key=lambda row: row[1])
+    ]
     rows += [(ITEMS_FAILED, "items of spear map failed; their failures are in its output")]
     rows += [(SOFTWARE, "any other error")]
     rows += [(REFUSED, "an error of the operating system"), (INTERRUPTED, "interrupted")]

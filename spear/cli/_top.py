@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import ConfigurationError, NoHost, SpearError
 
 from ._error_lines import start_thread
-from ._places import NoHost
 from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._say import say
 from ._text import printable

@@ -28,7 +28,7 @@ from ._show import show_execution, show_function
 
 if TYPE_CHECKING:
     from spear._signatures import Signature
-    from spear.spearlet import BoundCall, Function
+    from spear.calls import BoundCall, Function
 
     from ._app import App
     from ._request import Request

@@ -15,7 +15,8 @@ from spear._signatures import parse_signature_untrusted
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._signatures import Signature
-    from spear.spearlet import Deployment, Function, FunctionDescription
+    from spear.calls import Function, FunctionDescription
+    from spear.spearlet import Deployment
 
     Kept: TypeAlias = tuple[frozenset[InstanceId], dict[str, FunctionDescription]]
 

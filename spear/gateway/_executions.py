@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spear._errors import SpearError
-from spear.spearlet import Execution, ExecutionStatus
+from spear.calls import Execution, ExecutionStatus
 
 from ._exchange import (
     bad,

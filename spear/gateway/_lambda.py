@@ -34,8 +34,9 @@ from ._exchange import JSON, bad, metadata_of, parse_json, path_part, printable,
 from ._signatures import is_signed, read_signature
 
 if TYPE_CHECKING:
+    from spear.calls import Answer, BoundCall, Function
     from spear.channels import Metadata
-    from spear.spearlet import Answer, BoundCall, FollowedLines, Function
+    from spear.spearlet import FollowedLines
 
     from ._app import App
     from ._request import Headers, Request

@@ -16,7 +16,7 @@ from ._schemas import Schema, schema_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from spear.spearlet import FunctionDescription
+    from spear.calls import FunctionDescription
 
     from ._app import App, Route
     from ._request import Request

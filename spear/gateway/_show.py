@@ -16,11 +16,10 @@ import trio
 from ._errors import describe
 
 if TYPE_CHECKING:
+    from spear.calls import Execution, FunctionDescription
     from spear.channels import LatencyHistogram
     from spear.spearlet import (
         Deployment,
-        Execution,
-        FunctionDescription,
         FunctionStatistics,
         InstanceLine,
         Replica,
@@ -72,6 +71,7 @@ def show_function(
         "signature": description.signature if description else None,
         "summary": description.summary if description else None,
         "retry": None if retry is None else attrs.asdict(retry),
+        "timeout_seconds": deployment.function(name).timeout,
         "statistics": show_statistics(statistics),
     }
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spear._errors import Delivered
-    from spear.calls import FunctionStream
-    from spear.spearlet import Function
+    from spear.calls import Function, FunctionStream
 
     from ._app import App
     from ._request import Request

@@ -18,7 +18,7 @@ from ._forms import form_for
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
-    from spear.spearlet import BoundCall, Function
+    from spear.calls import BoundCall, Function
 
     from ._app import App
     from ._forms import Form

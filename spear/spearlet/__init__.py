@@ -1,13 +1,9 @@
 """The host's API: deploy functions, call them, watch them."""
 
-from ._answers import Answer as Answer
-from ._answers import FunctionDescription as FunctionDescription
 from ._arguments import DeployArguments as DeployArguments
 from ._arguments import OptionArguments as OptionArguments
 from ._arguments import SpearletArguments as SpearletArguments
 from ._autoscaler import ScalingDecision as ScalingDecision
-from ._bound import BoundCall as BoundCall
-from ._bound import OnEnd as OnEnd
 from ._counters import FunctionStatistics as FunctionStatistics
 from ._deployment_status import DeploymentHealth as DeploymentHealth
 from ._deployment_status import DeploymentState as DeploymentState
@@ -15,16 +11,8 @@ from ._deployment_status import DeploymentStatistics as DeploymentStatistics
 from ._deployments import DeployedProgram as DeployedProgram
 from ._deployments import Deployment as Deployment
 from ._execution_table import Executions as Executions
-from ._executions import Execution as Execution
-from ._executions import ExecutionStatus as ExecutionStatus
-from ._executions import as_completed as as_completed
-from ._functions import Function as Function
-from ._item_calls import MapItem as MapItem
 from ._log_feed import FollowedLines as FollowedLines
 from ._log_feed import InstanceLine as InstanceLine
-from ._map import EachOptions as EachOptions
-from ._map import MapOptions as MapOptions
-from ._map import MapResults as MapResults
 from ._programs import Target as Target
 from ._replica_failures import ReplicaFailure as ReplicaFailure
 from ._replicas import Replica as Replica

@@ -11,11 +11,12 @@ import trio
 from spear._errors import CallFailed, NotFound
 from spear._stalls import STALLED
 
+from ._replica_calls import ReplicaCalls
+
 if TYPE_CHECKING:
+    from spear.calls import Function
     from spear.channels import InboundCall
     from spear.wire import Payload
-
-    from ._functions import Function
 
 
 @final
@@ -52,7 +53,9 @@ class Callbacks:
         metadata = {**call.metadata, "caller": caller}
         stalled = metadata.pop(STALLED, None)
         function = self._find(name).options(metadata=metadata)
-        with function._calls.pool.stalls.begin(caller, stalled) or nullcontext():
+        calls = function._calls
+        assert isinstance(calls, ReplicaCalls)  # as all of a spearlet
+        with calls.pool.stalls.begin(caller, stalled) or nullcontext():
             return await self._forward(function, call)
 
     async def _forward(self, function: Function, call: InboundCall) -> tuple[Payload, bool]:

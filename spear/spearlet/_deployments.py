@@ -18,19 +18,17 @@ from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
-from spear.calls import make_policy
+from spear.calls import Function, FunctionDescription, make_policy
 from spear.channels import notify_all, protected_class, protected_exit
 from spear.telemetry import DeploymentEvent, InstanceState
 
-from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
-from ._call_maker import CallMaker
 from ._counters import OutcomeCounters
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics, health_of
-from ._functions import Function, describe_functions
 from ._held_template import HeldTemplate
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
+from ._replica_calls import ReplicaCalls
 from ._settings import DeploymentSettings, Scale, as_scale
 from ._supervisor import Supervisor
 
@@ -140,10 +138,10 @@ class DeployedProgram(metaclass=NoPublicConstructor):
         Raises:
             CallFailed: as :meth:`Function.call`.
         """
-        return await describe_functions(self._calls_of(DESCRIBE, is_stream=False))
+        return await self._calls_of(DESCRIBE, is_stream=False).describe()
 
-    def _calls_of(self, name: str, *, is_stream: bool) -> CallMaker:
-        return CallMaker(name, self.name, self._pool, self._registry, is_stream=is_stream)
+    def _calls_of(self, name: str, *, is_stream: bool) -> ReplicaCalls:
+        return ReplicaCalls(name, self.name, self._pool, self._registry, is_stream=is_stream)
 
     # -- how many, and which ------------------------------------------------------------------
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spear._host_limits import HostLimits
-
-    from ._executions import Execution, ExecutionStatus
+    from spear.calls import Execution, ExecutionStatus
 
 
 @final

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from math import inf
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import trio
 
@@ -26,7 +26,7 @@ from spear._errors import (
 )
 from spear._limits import shown
 from spear._signatures import BATCH
-from spear.calls import R, decode_result_untrusted, enter_stream
+from spear.calls import MapItem, decode_result_untrusted, enter_stream
 from spear.channels import protected_class
 from spear.wire import decode_failure_untrusted, decode_result, encode_alone, encode_call
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.calls import Attempts, Result
 
-    from ._call_maker import CallMaker
+    from ._replica_calls import ReplicaCalls
     from ._thread_slots import ThreadSlots
 
 T = TypeVar("T")
@@ -61,26 +61,6 @@ GRACE_SECONDS: Final = 1.0
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024
 """Most bytes of the message of an item's failure."""
-
-
-class MapItem(NamedTuple, Generic[T, R]):
-    """The outcome of one item of a map.
-
-    Attributes:
-        index: the index of the item, from 0.
-        argument: the item.
-        result: the result of the function; None if it failed.
-        error: the failure; None if there is none.
-        attempts: the number of calls that were made for the item; 0 if its argument cannot be sent.
-        instance: the instance that got the last of these calls, if any.
-    """
-
-    index: int  # type: ignore[assignment]  # a tuple has a method of this name
-    argument: T
-    result: R
-    error: SpearError | None
-    attempts: int
-    instance: InstanceId | None
 
 
 @final
@@ -134,7 +114,7 @@ class ItemCalls(Generic[T]):
     """
 
     def __init__(
-        self, calls: CallMaker, limit: int | None, *, unpack: bool, keeps_items: bool
+        self, calls: ReplicaCalls, limit: int | None, *, unpack: bool, keeps_items: bool
     ) -> None:
         self._calls = calls
         self._pool = calls.pool

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
-from spear.calls import Outcomes
+from spear.calls import Execution, Outcomes, run_execution
 from spear.channels import notify, protected_class
 
 from ._execution_table import Executions
-from ._executions import Execution, run_execution
 from ._log_feed import Followers
 
 if TYPE_CHECKING:
     import trio
 
     from spear._host_limits import HostLimits
+    from spear.calls import Function, OnEnd, ReadResult, Work
     from spear.telemetry import Instruments
 
-    from ._bound import OnEnd
     from ._deployments import Deployment
-    from ._executions import ReadResult, Work
-    from ._functions import Function
     from ._pool import ReplicaPool
 
 logger: Final = logging.getLogger("spear.spearlet")
@@ -83,7 +81,8 @@ class DeploymentRegistry:
             self._execute, execution, work, on_end, name=f"execution of {function}"
         )
         self.executions._begin(execution)
-        execution._promise(pool)
+        pool.accepted += 1
+        execution._promise(partial(_count_turn, pool))
         return execution
 
     async def _execute(self, execution: Execution, work: Work, on_end: OnEnd | None) -> None:
@@ -134,3 +133,9 @@ class DeploymentRegistry:
                 for name in (function, f"{deployment.name}.{function}"):
                     index[name] = (*index.get(name, ()), home)
         return index
+
+
+def _count_turn(pool: ReplicaPool) -> None:
+    """Note that an accepted call has had its turn, or needs none any more."""
+    pool.accepted -= 1
+    pool.notify_if_served()

@@ -37,13 +37,13 @@ from ._settings import DeploymentSettings, Scale
 from ._typed import D
 
 if TYPE_CHECKING:
+    from spear.calls import Function
     from spear.channels import CommunicationStrategy
     from spear.runtimes import Runtime
     from spear.telemetry import InstanceEvent, Instrument
     from spear.transports import Transport
 
     from ._execution_table import Executions
-    from ._functions import Function
     from ._log_feed import FollowedLines, InstanceLine
 
 LOOK_SECONDS: Final = 1.0

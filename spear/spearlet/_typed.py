@@ -33,15 +33,21 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AnyIterable, FunctionStream
+    from spear.calls import (
+        Answer,
+        AnyIterable,
+        BoundCall,
+        EachOptions,
+        Execution,
+        FunctionStream,
+        MapItem,
+        MapOptions,
+        MapResults,
+        OnError,
+    )
 
-    from ._answers import Answer
     from ._arguments import OptionArguments
-    from ._bound import BoundCall
     from ._deployments import DeployedProgram, Deployment
-    from ._executions import Execution
-    from ._item_calls import MapItem
-    from ._map import EachOptions, MapOptions, MapResults, OnError
 
     D = TypeVarWithDefault("D", bound=DeployedProgram, default=Deployment)
 else:

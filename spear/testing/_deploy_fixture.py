@@ -10,9 +10,10 @@ import trio
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from spear._errors import ConfigurationError
+from spear.calls import ExecutionStatus
 from spear.channels import protected_block
 from spear.runtimes import Instance, ProcessSettings
-from spear.spearlet import ExecutionStatus, open_spearlet
+from spear.spearlet import open_spearlet
 from spear.telemetry import InstanceState
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from ._convention import decode_result as decode_result
 from ._convention import encode_alone as encode_alone
 from ._convention import encode_arguments as encode_arguments
 from ._convention import encode_call as encode_call
+from ._convention import encode_call_alone as encode_call_alone
 from ._convention import encode_result as encode_result
 from ._convention import encode_sendable as encode_sendable
 from ._credit import ITEM_OVERHEAD_BYTES as ITEM_OVERHEAD_BYTES

@@ -85,6 +85,31 @@ def encode_call(
         raise _not_sendable(function, fault) from None
 
 
+def encode_call_alone(
+    function: str, positional: Sequence[object], keywords: Mapping[str, object]
+) -> bytes:
+    """Return a call's arguments as one CBOR item, as the body of a request to a gateway has them.
+
+    Positional arguments are an array, keyword arguments a map, and both together a map with ``$args``.
+
+    Raises:
+        InvalidArguments: an argument cannot be sent; the message names it and its type.
+    """
+    try:
+        check_arguments(positional, keywords)
+        value = {"$args": list(positional), **keywords} if keywords else list(positional)
+        try:
+            return encode_value(value, unfold)
+        except (TypeError, ValueError):
+            check_arguments(positional, keywords, text=True)
+            raise  # pragma: no cover  # check_arguments() has raised for the fault
+    except NotPlain:
+        items, entries = _lower_call(function, positional, keywords, Lowering(is_alone=True))
+        return encode_value({"$args": items, **entries} if entries else items)
+    except CannotSend as fault:
+        raise _not_sendable(function, fault) from None
+
+
 def _not_sendable(function: str, fault: CannotSend) -> InvalidArguments:
     return InvalidArguments(
         f"{function}({fault.path}): {fault}",
@@ -98,15 +123,25 @@ def _encode_tagged_call(
 ) -> Payload:
     """Encode arguments that are not plain. Raises InvalidArguments."""
     lowering = Lowering()
+    return _encode_lowered(list(_lower_call(function, positional, keywords, lowering)), lowering)
+
+
+def _lower_call(
+    function: str,
+    positional: Sequence[object],
+    keywords: Mapping[str, object],
+    lowering: Lowering,
+) -> tuple[list[object], dict[str, object]]:
+    """Return arguments that are not plain as CBOR has them. Raises InvalidArguments."""
     levels = MAX_LEVELS - 2  # arguments travel as a list in a list
     try:
-        items = []
+        items: list[object] = []
         for index, value in enumerate(positional):
             try:
                 items.append(lowering.lower(value, levels))
             except CannotSend as fault:
                 raise fault.inside(f"argument {index + 1}") from None
-        entries = {}
+        entries: dict[str, object] = {}
         for name, value in keywords.items():
             check_unicode(name)
             try:
@@ -115,7 +150,7 @@ def _encode_tagged_call(
                 raise fault.inside(name if fault.path else f"{name}=...") from None
     except CannotSend as fault:
         raise _not_sendable(function, fault) from None
-    return _encode_lowered([items, entries], lowering)
+    return items, entries
 
 
 def _encode_lowered(lowered: object, lowering: Lowering) -> TaggedBytes | Bundle:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from random import Random
     from types import FrameType
 
-    from spear.calls import CallAttributes, Candidate, Candidates, PolicyFactory
-    from spear.spearlet import Function
+    from spear.calls import CallAttributes, Candidate, Candidates, Function, PolicyFactory
 
 pytestmark = pytest.mark.slow
 

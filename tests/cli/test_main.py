@@ -224,7 +224,7 @@ def test_every_error_has_a_status() -> None:
     ]  # fmt: skip
     assert statuses == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 70, 70]
     numbers = [status for _, status, _ in EXIT_STATUSES]
-    assert numbers == sorted(set(numbers))
+    assert len(numbers) == len(set(numbers))
     for number in (0, *numbers, 70, 130):
         assert f"\n  {number} " in describe_statuses()
 

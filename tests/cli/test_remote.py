@@ -18,17 +18,20 @@ from spear import (
     ConfigurationError,
     DeadlineExceeded,
     FunctionRaised,
+    HostLost,
     InvalidArguments,
+    NoHost,
     NotFound,
     Overloaded,
     Rejected,
     SpawnFailed,
     SpearError,
     WorkerDied,
+    _places,
 )
-from spear.cli import _places, _remote, main
+from spear._places import directory, find, running, socket_path
+from spear.cli import _remote, main
 from spear.cli._failures import failure_from, failure_of
-from spear.cli._places import HostLost, NoHost, directory, find, running, socket_path
 from spear.cli._remote import PIECE_BYTES, Remote
 from spear.cli._status import exit_status
 

@@ -21,9 +21,10 @@ from botocore.exceptions import ClientError
 
 import spear
 from spear import InstanceId
+from spear.calls import Answer
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._lambda import _log_tail, _message, is_outcome
-from spear.spearlet import Answer, FollowedLines, InstanceLine
+from spear.spearlet import FollowedLines, InstanceLine
 from spear.telemetry import LogLine
 
 from .helpers import KNOWN, TOKEN, Site, ask, closing_clients, open_site, wait_until

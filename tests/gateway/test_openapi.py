@@ -20,11 +20,11 @@ from spear._signatures import (
 from spear._signatures import (
     BYTES as BYTES_NAMES,
 )
+from spear.calls import FunctionDescription
 from spear.gateway import GatewaySettings
 from spear.gateway._openapi import _function_paths
 from spear.gateway._routes import ROUTES
 from spear.gateway._schemas import schema_of
-from spear.spearlet import FunctionDescription
 
 from .helpers import KNOWN, TOKEN, Probe, ask, open_site
 

@@ -20,11 +20,12 @@ from spear import (
     WireLimits,
     WorkerDied,
 )
+from spear.calls import Function
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
-from spear.spearlet import DeploymentSettings, Function
-from spear.spearlet._call_maker import CallMaker
+from spear.spearlet import DeploymentSettings
 from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._registry import DeploymentRegistry
+from spear.spearlet._replica_calls import ReplicaCalls
 from spear.telemetry import InstanceState, Instruments
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Bench:
         self.stream = self._function("items", is_stream=True)
 
     def _function(self, name: str, *, is_stream: bool) -> Function:
-        calls = CallMaker(name, "bench", self.pool, self.host, is_stream=is_stream)
+        calls = ReplicaCalls(name, "bench", self.pool, self.host, is_stream=is_stream)
         return cast("Function", Function._create(calls))
 
     async def add(

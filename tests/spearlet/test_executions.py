@@ -12,9 +12,8 @@ import trio.testing
 
 import spear
 from spear import CallCancelled, DeadlineExceeded, FunctionRaised, InvalidArguments, SpearError
-from spear.calls import decode_result_untrusted
-from spear.spearlet import Deployment, Execution, ExecutionStatus
-from spear.spearlet._executions import STATUS_MOVES
+from spear.calls import STATUS_MOVES, Execution, ExecutionStatus, decode_result_untrusted
+from spear.spearlet import Deployment
 from spear.testing import cancel_sweep
 
 from .helpers import PATIENCE_SECONDS, Probe, deployed

@@ -658,9 +658,8 @@ async def test_calls_after_the_end_say_what_happened() -> None:
 
 async def test_nobody_makes_these_by_hand() -> None:
     from spear import Spearlet
-    from spear.calls import FunctionStream
+    from spear.calls import Execution, Function, FunctionStream
     from spear.spearlet import Deployment as DeploymentClass
-    from spear.spearlet import Execution, Function
 
     for cls in (Spearlet, DeploymentClass, Function, FunctionStream, Execution):
         with pytest.raises(TypeError, match="no public constructor"):

@@ -34,7 +34,7 @@ from spear.wire import encode_arguments
 from .helpers import HERE, Probe, deployed
 
 if TYPE_CHECKING:
-    from spear.spearlet import Execution, Function
+    from spear.calls import Execution, Function
 
 MIB = 1024 * 1024
 

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from random import Random
 
-    from spear.calls import CallAttributes, Candidate, Candidates, Result
+    from spear.calls import CallAttributes, Candidate, Candidates, Function, MapResults, Result
     from spear.channels import InboundCall
-    from spear.spearlet import Deployment, Function, MapResults
+    from spear.spearlet import Deployment
     from spear.telemetry import CallRecord, InstanceEvent
 
 EVERY_SEVENTH = 7

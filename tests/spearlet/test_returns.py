@@ -9,8 +9,15 @@ import pytest
 
 import spear
 from spear import InvalidArguments, UnexpectedResult
-from spear.calls import FunctionStream, Result
-from spear.spearlet import Answer, Execution, ExecutionStatus, Function, MapItem
+from spear.calls import (
+    Answer,
+    Execution,
+    ExecutionStatus,
+    Function,
+    FunctionStream,
+    MapItem,
+    Result,
+)
 
 from .helpers import deployed
 

@@ -13,7 +13,7 @@ import trio.testing
 
 import spear
 from spear import Agent, CallFailed, SpawnFailed, open_spearlet
-from spear.spearlet import ExecutionStatus
+from spear.calls import ExecutionStatus
 
 from .helpers import Probe, deployed, write
 

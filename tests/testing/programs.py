@@ -28,7 +28,7 @@ from spear import (
 if TYPE_CHECKING:
     from random import Random
 
-    from spear.spearlet import Function
+    from spear.calls import Function
     from spear.testing import Simulation
 
 LIMITS = HostLimits(

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Final, Generic, final
 import attrs
 
 from spear._signatures import MAX_SIGNATURE, MAX_SUMMARY
-from spear.calls import R
+
+from ._returns import R
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.calls import Result
+
+    from ._payloads import Result
 
 
-logger: Final = logging.getLogger("spear.spearlet")
+logger: Final = logging.getLogger("spear.calls")
 
 
 @final

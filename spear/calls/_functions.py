@@ -1,4 +1,4 @@
-"""A deployed function, as its callers see it."""
+"""A deployed function, as its callers see it: in this process, or at a running host."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from spear._errors import NotFound
 from spear._retry_policy import RetryPolicy
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
-from spear.calls import (
-    CallOptions,
-    FunctionStream,
-    R,
-    Result,
-    decode_result_untrusted,
-)
 from spear.channels import protected_block, protected_class
 
-from ._answers import FunctionDescription, read_descriptions
 from ._bound import BoundCall
 from ._map import ManyCalls
+from ._options import CallOptions
+from ._payloads import Result, decode_result_untrusted
+from ._returns import R
 
 if TYPE_CHECKING:
     from spear.channels import ExecutionResponse, Metadata
@@ -31,6 +26,7 @@ if TYPE_CHECKING:
     from ._answers import Answer
     from ._call_maker import CallMaker
     from ._executions import Execution
+    from ._streams import FunctionStream
 
 
 S = TypeVar("S")
@@ -56,7 +52,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         self._calls = calls
 
     def __repr__(self) -> str:
-        return f"<Function {self.name} on {len(self._calls.pool.ready)} replicas>"
+        return f"<Function {self.name} on {self._calls.place}>"
 
     @property
     def timeout(self) -> float:
@@ -165,9 +161,7 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
             NotFound: the agent is not Spear's, and describes no functions.
             CallFailed: as :meth:`call`.
         """
-        options = CallOptions(timeout=self._calls.options.timeout)
-        describe = self._calls.of(DESCRIBE, options, is_stream=False)
-        description = (await describe_functions(describe)).get(self.name)
+        description = (await self._calls.describe()).get(self.name)
         if description is None:
             raise NotFound(
                 f"{self.name} has no description: its agent does not have the function {DESCRIBE}"
@@ -305,15 +299,3 @@ class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
         self._calls.expect_stream(True)
         async with self._calls.open_stream(payload, is_cbor, timeout) as stream:
             yield cast("FunctionStream[R]", stream)
-
-
-async def describe_functions(calls: CallMaker) -> dict[str, FunctionDescription]:
-    """Return descriptions of functions by name, with a call of :data:`DESCRIBE`. A checkpoint.
-
-    Returns an empty dict if the agent cannot describe functions. Raises as :meth:`Function.call`.
-    """
-    describe = cast("Function", Function._create(calls))
-    try:
-        return read_descriptions(await describe(), calls.deployment)
-    except NotFound:
-        return {}

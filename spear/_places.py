@@ -10,7 +10,7 @@ import socket
 import stat
 from contextlib import suppress
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import ConfigurationError, NoHost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,20 +20,7 @@ DEFAULT_NAME: Final = "default"
 SUFFIX: Final = ".sock"
 
 CONNECT_SECONDS: Final = 5.0
-"""Seconds that a host has to accept a connection."""
-
-
-class NoHost(SpearError):
-    """No host is running, the host does not answer, or the choice among several is unclear."""
-
-    code = "no_host"
-
-
-class HostLost(SpearError):
-    """The host ended or went silent after a request that changes something: it may have been done."""
-
-    code = "host_lost"
-    delivered = "maybe"
+"""Seconds that a host has to accept a connection, its TLS handshake included."""
 
 
 def directory() -> str:

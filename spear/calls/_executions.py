@@ -13,17 +13,18 @@ import trio
 from spear._errors import CallCancelled, DeadlineExceeded
 from spear._failures import forget_locals, size_of, without_traceback
 from spear._util import NoPublicConstructor
-from spear.calls import R, as_failure
 from spear.channels import protected_class
+
+from ._failures import as_failure
+from ._returns import R
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from spear._ids import InstanceId
-    from spear.calls import Result
     from spear.channels import ExecutionResponse
 
-    from ._pool import ReplicaPool
+    from ._payloads import Result
 
 
 ReadResult: TypeAlias = "Callable[[bytes | memoryview, bool], Result]"
@@ -102,7 +103,7 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         self._is_cbor = False
         self.result_bytes = 0
         self._held_bytes = 0  # result_bytes, or the size of its failure
-        self._pool: ReplicaPool | None = None  # the pool that counts it as accepted, until its turn
+        self._on_turn: Callable[[], object] | None = None  # see _promise()
         self._done = trio.Event()
         self._scope = trio.CancelScope()  # around everything that this process does for it
 
@@ -182,17 +183,15 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         True  # it gets its turn even if its deployment drains; see AssignmentObserver
     )
 
-    def _promise(self, pool: ReplicaPool) -> None:
-        """Promise it a turn: a closed pool still waits for it, until :meth:`_release`."""
-        self._pool = pool
-        pool.accepted += 1
+    def _promise(self, on_turn: Callable[[], object]) -> None:
+        """Promise it a turn; ``on_turn`` is called at :meth:`_release`."""
+        self._on_turn = on_turn
 
     def _release(self) -> None:
         """End the promise: it has had its turn, or needs none any more."""
-        if self._pool is not None:
-            self._pool.accepted -= 1
-            self._pool.notify_if_served()
-            self._pool = None
+        if self._on_turn is not None:
+            on_turn, self._on_turn = self._on_turn, None
+            on_turn()
 
     def assigned(self, instance: InstanceId) -> None:
         """Note the instance that runs it. Called again if that instance is lost and another runs it."""

@@ -1,6 +1,6 @@
 """The methods of a function that call it for many items.
 
-``spear.calls.Mapper`` pulls the items and keeps their order; ``_item_calls`` makes the calls.
+``_mapping`` pulls the items and keeps their order; a :class:`CallMaker` makes the calls.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NamedTuple,
     Never,
     Protocol,
     TypeAlias,
@@ -33,24 +34,49 @@ from spear._failures import annotate
 from spear._limits import expect_whole, shown
 from spear._retry_policy import RetryPolicy
 from spear._util import did_you_mean
-from spear.calls import CallOptions, Mapper, R, open_source
 from spear.channels import named_block, open_private_nursery, protected_class
 
-from ._item_calls import ItemCalls, MapItem
+from ._mapping import Mapper, open_source
+from ._options import CallOptions
+from ._returns import R
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from spear.calls import AnyIterable
+    from spear._errors import SpearError
+    from spear._ids import InstanceId
 
+    from ._call_maker import ItemRunner
     from ._functions import Function
+    from ._mapping import AnyIterable
 
 T = TypeVar("T")
 V = TypeVar("V")
 S = TypeVar("S", bound="Iterable[object]")
 
 _CALL_OPTIONS: Final = frozenset(each.name for each in attrs.fields(CallOptions))
+
+
+class MapItem(NamedTuple, Generic[T, R]):
+    """The outcome of one item of a map.
+
+    Attributes:
+        index: the index of the item, from 0.
+        argument: the item.
+        result: the result of the function; None if it failed.
+        error: the failure; None if there is none.
+        attempts: the number of calls that were made for the item; 0 if its argument cannot be sent.
+        instance: the instance that got the last of these calls, if any.
+    """
+
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
+    argument: T
+    result: R
+    error: SpearError | None
+    attempts: int
+    instance: InstanceId | None
+
 
 OnError: TypeAlias = Literal["raise", "keep"]
 """What a map does with failures: raise the first one, or keep each in its item."""
@@ -295,7 +321,7 @@ async def _run_map(
         raise ConfigurationError("a key makes all calls one: map the function without its key")
     keeps_items = on_error == "keep"
     function = function.options(timeout=timeout, queue_timeout=inf, retry=retry)
-    runner: ItemCalls[T] = ItemCalls(function._calls, limit, unpack=unpack, keeps_items=keeps_items)
+    runner: ItemRunner[T] = function._calls.run_items(limit, unpack=unpack, keeps_items=keeps_items)
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
         source = open_source(items, nursery)

@@ -6,25 +6,28 @@ so the arguments can be freed while the call waits for a replica, and while it r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Generic, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, cast, final
 
 from spear._errors import InvalidArguments
 from spear._hooks import is_plain_function
 from spear._util import NoPublicConstructor
-from spear.calls import AssignedInstance, R, heap_bytes
 from spear.channels import notify, protected_block, protected_class
 
 from ._answers import Answer
-from ._registry import logger
+from ._assignment import AssignedInstance
+from ._payloads import heap_bytes
+from ._returns import R
 
 if TYPE_CHECKING:
-    from spear.calls import FunctionStream
-    from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
     from ._call_maker import CallMaker
     from ._executions import Execution
+    from ._streams import FunctionStream
+
+logger: Final = logging.getLogger("spear.calls")
 
 OnEnd: TypeAlias = Callable[[], None]
 """Called without arguments at the end of a submitted call. Must not block. Its exceptions are logged."""
@@ -85,22 +88,10 @@ class BoundCall(Generic[R], metaclass=NoPublicConstructor):
         if on_end is not None and not is_plain_function(on_end):
             raise InvalidArguments(f"on_end must be a plain function, not {on_end!r:.60}")
 
-        async def work(execution: Execution) -> ExecutionResponse:
-            response = await calls.request(payload, is_cbor, None, execution)
-            if response.is_segment:
-                await response.settle()
-            return response
-
         try:
             calls.expect_stream(False)
-            execution = calls.registry.launch(
-                calls.deployment,
-                calls.name,
-                calls.pool,
-                work,
-                calls.read,
-                argument_bytes=self.argument_bytes,
-                on_end=on_end,
+            execution = calls.submit(
+                payload, is_cbor, argument_bytes=self.argument_bytes, on_end=on_end
             )
             return cast("Execution[R]", execution)
         except BaseException:

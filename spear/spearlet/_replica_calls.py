@@ -1,47 +1,52 @@
-"""The calls of one function with one set of options: deadlines, keys, counters and instruments.
-
-This module knows neither functions as their callers see them (``_functions``), nor many items (``_map``).
-"""
+"""The calls of a function to the replicas of its deployment: deadlines, keys, counters, instruments."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
-import attrs
 import trio
 
-from spear._errors import ConfigurationError, Rejected, SpearError
+from spear._errors import NotFound
 from spear._limits import expect_timeout
 from spear._signatures import DESCRIBE
 from spear.calls import (
+    NO_OPTIONS,
     ONE_ATTEMPT,
     Attempts,
     CallAttributes,
+    CallMaker,
     CallOptions,
     FunctionStream,
     KeyedCall,
     Reports,
-    decode_result_untrusted,
     effective_deadline,
     enter_stream,
     execute_shared,
     first_of,
     perform,
+    read_descriptions,
 )
 from spear.channels import notify_all, protected_block, protected_class
 from spear.telemetry import CallRecord, Instruments
-from spear.wire import encode_call
 
 from ._counters import OutcomeCounters
+from ._item_calls import ItemCalls
 from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
     from spear._retry_policy import RetryPolicy
-    from spear.calls import AssignmentObserver, CallTally, Result
+    from spear.calls import (
+        AssignmentObserver,
+        CallTally,
+        Execution,
+        FunctionDescription,
+        ItemRunner,
+        OnEnd,
+    )
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
@@ -49,24 +54,20 @@ if TYPE_CHECKING:
     from ._registry import DeploymentRegistry
 
 
-NO_OPTIONS: Final = CallOptions()
+T = TypeVar("T")
+
 _NOBODY: Final = Instruments()
 
 
 @final
 @protected_class
-class CallMaker:
-    """A maker of calls of one function of a deployment, all with the same options.
+class ReplicaCalls(CallMaker):
+    """A maker of calls of one function, whose deployment's replicas run them.
 
     Attributes:
-        name: the function's name.
-        deployment: the name of its deployment.
         pool: gives each call a replica.
         registry: the deployments of the spearlet.
-        options: the options of each call.
-        is_stream: whether the function sends items.
         attributes: the calls, as policies see them.
-        expected: the type of the option ``returns``; None if results stay as they arrive.
         counters: count the calls.
         instruments: are notified of the calls.
     """
@@ -81,13 +82,9 @@ class CallMaker:
         *,
         is_stream: bool,
     ) -> None:
-        self.name = name
-        self.deployment = deployment
+        super().__init__(name, deployment, options, is_stream=is_stream)
         self.pool = pool
         self.registry = registry
-        self.options = options
-        self.is_stream = is_stream
-        self.expected = options.expected_type()
         self.attributes = CallAttributes(
             function=name, session=options.session, key=options.key, metadata=options.metadata
         )
@@ -95,6 +92,11 @@ class CallMaker:
         is_question = name == DESCRIBE
         self.counters = OutcomeCounters() if is_question else pool.counters(name)
         self.instruments = _NOBODY if is_question else registry.instruments
+
+    @property
+    def place(self) -> str:
+        """Where the calls go, for people."""
+        return f"{len(self.pool.ready)} replicas"
 
     @property
     def timeout(self) -> float:
@@ -107,55 +109,17 @@ class CallMaker:
         pool = self.pool
         return self.options.retry or pool.retry or pool.retry_policies.get(self.name)
 
-    def using(self, options: CallOptions) -> CallMaker:
+    def using(self, options: CallOptions) -> ReplicaCalls:
         """Return a maker of calls of the same function with other options."""
         return self.of(self.name, options, is_stream=self.is_stream)
 
-    def of(self, name: str, options: CallOptions, *, is_stream: bool) -> CallMaker:
+    def of(self, name: str, options: CallOptions, *, is_stream: bool) -> ReplicaCalls:
         """Return a maker of calls of another function of the deployment."""
-        return CallMaker(
+        return ReplicaCalls(
             name, self.deployment, self.pool, self.registry, options, is_stream=is_stream
         )
 
-    # -- what is expected of a call -----------------------------------------------------------
-
-    def expect_stream(self, expected: bool) -> None:
-        """Raise Rejected unless the function sends items, or does not, as expected."""
-        if self.is_stream and not expected:
-            message = f"{self.name}() returns a stream: use {self.name}.stream(...)"
-            raise Rejected(message, code="gives_stream")
-        if expected and not self.is_stream:
-            message = f"{self.name}() returns one result, not a stream: call {self.name}(...)"
-            raise Rejected(message, code="gives_result")
-
-    def expect_items(self, *, sends_items: bool) -> None:
-        """Raise Rejected or ConfigurationError if the function or its options rule out a stream."""
-        if not sends_items:
-            self.expect_stream(True)
-        if self.options.key is not None:
-            raise ConfigurationError("the option key is not supported for streams")
-
     # -- one result ---------------------------------------------------------------------------
-
-    def encode(
-        self, positional: tuple[object, ...], keywords: Mapping[str, object]
-    ) -> tuple[Payload, bool]:
-        """Return encoded arguments, and whether they are CBOR. Raises InvalidArguments."""
-        if self.options.keywords:
-            keywords = {**self.options.keywords, **keywords}
-        if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
-            return positional[0], False  # what encode_call() would return, in a third of the time
-        return encode_call(self.name, positional, keywords)
-
-    def convert(self, result: Result) -> Result:
-        """Return a decoded result as the type of the option ``returns``. Raises UnexpectedResult."""
-        if self.expected is None:
-            return result
-        return cast("Result", self.expected.convert(self.name, result))
-
-    def read(self, payload: bytes | memoryview, is_cbor: bool) -> Result:
-        """Decode a result, and convert it. Raises UnexpectedResult, or as the decoder does."""
-        return self.convert(decode_result_untrusted(payload, is_cbor))
 
     def request(
         self,
@@ -214,22 +178,6 @@ class CallMaker:
             waits_for_queue=is_item,
             earlier=earlier,
         )
-
-    async def repeat(
-        self, attempts: Attempts, payload: Payload, is_cbor: bool
-    ) -> ExecutionResponse:
-        """Make one call with as many attempts as allowed; raise the failure of the last one."""
-        calls = self
-        while True:
-            try:
-                return await calls._request_once(payload, is_cbor, attempts.run_seconds, attempts)
-            except SpearError as failure:
-                delay = attempts.delay_after(failure)
-                if delay is None:
-                    raise
-            await trio.sleep(delay)
-            options = attrs.evolve(self.options, queue_timeout=attempts.queue_seconds)
-            calls = self.using(options)
 
     async def _perform_once(
         self,
@@ -321,6 +269,45 @@ class CallMaker:
             if queue_timeout is None:
                 return min(now + timeout, effective_deadline()), None
         return min(now + queue_timeout, effective_deadline()), timeout
+
+    def submit(
+        self, payload: Payload, is_cbor: bool, *, argument_bytes: int, on_end: OnEnd | None
+    ) -> Execution:
+        """Make one call in a task of the spearlet; ``on_end`` is not called if this raises."""
+
+        async def work(execution: Execution) -> ExecutionResponse:
+            response = await self.request(payload, is_cbor, None, execution)
+            if response.is_segment:
+                await response.settle()
+            return response
+
+        return self.registry.launch(
+            self.deployment,
+            self.name,
+            self.pool,
+            work,
+            self.read,
+            argument_bytes=argument_bytes,
+            on_end=on_end,
+        )
+
+    def run_items(self, limit: int | None, *, unpack: bool, keeps_items: bool) -> ItemRunner[T]:
+        """Return a maker of the calls of a map."""
+        return ItemCalls(self, limit, unpack=unpack, keeps_items=keeps_items)
+
+    async def describe(self) -> dict[str, FunctionDescription]:
+        """Return descriptions of the deployment's functions by name. A checkpoint.
+
+        Returns an empty dict if the agent cannot describe functions. Raises as :meth:`Function.call`.
+        """
+        options = CallOptions(timeout=self.options.timeout)
+        calls = self.of(DESCRIBE, options, is_stream=False)
+        payload, is_cbor = calls.encode((), {})
+        try:
+            response = await calls.request(payload, is_cbor, None)
+        except NotFound:
+            return {}
+        return read_descriptions(calls.read(response.payload, response.is_cbor), self.deployment)
 
     # -- streams ------------------------------------------------------------------------------
 

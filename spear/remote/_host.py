@@ -1,0 +1,101 @@
+"""A running host, as :class:`spear.Spearlet` but over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from spear._errors import NotFound
+from spear._util import NoPublicConstructor, did_you_mean
+from spear.channels import protected_class
+
+from ._deployment import RemoteDeployment, functions_untrusted
+
+if TYPE_CHECKING:
+    from spear.calls import Function
+
+    from ._client import HostClient
+
+
+@final
+@protected_class
+class RemoteHost(metaclass=NoPublicConstructor):
+    """A running host. Made by :func:`spear.connect`.
+
+    The deployments and functions are those that the host had when :meth:`refresh` was last called, which
+    :func:`spear.connect` and :meth:`deployment` do themselves.
+
+    Attributes:
+        where: the host's address for people, without its token.
+    """
+
+    def __init__(self, client: HostClient) -> None:
+        self.where = client.address.where
+        self._client = client
+        self._deployments: dict[str, RemoteDeployment] = {}
+
+    def __repr__(self) -> str:
+        return f"<RemoteHost {self.where}>"
+
+    @property
+    def deployments(self) -> dict[str, RemoteDeployment]:
+        """The deployments by name, as the host last listed them."""
+        return dict(self._deployments)
+
+    async def deployment(self, name: str) -> RemoteDeployment:
+        """Return a deployment by its name, with the functions that it has now. A checkpoint.
+
+        Raises:
+            NotFound: the host has no such deployment; the message names some that it has.
+            NoHost: the host does not respond.
+        """
+        await self.refresh()
+        found = self._deployments.get(name)
+        if found is None:
+            known = ", ".join(self._deployments) or "none"
+            raise NotFound(
+                f"{self.where} has no deployment {str(name)[:100]!r}"
+                f"{did_you_mean(str(name), self._deployments)}; deployments: {known[:500]}"
+            )
+        return found
+
+    async def refresh(self) -> None:
+        """Ask the host for its deployments and functions. A checkpoint.
+
+        Raises:
+            NoHost: no host responds at the address, or another kind of server.
+            AuthenticationFailed: the host needs another token.
+        """
+        document = await self._client.get("/v1/functions")
+        try:
+            listed = functions_untrusted(document)
+        except NotFound:
+            raise self._client.not_a_host() from None
+        deployments: dict[str, RemoteDeployment] = {}
+        for name, functions in listed.items():
+            deployment = self._deployments.get(name)
+            if deployment is None:
+                deployment = RemoteDeployment._create(name, self._client)
+            deployment._update_untrusted(functions)
+            deployments[name] = deployment
+        self._deployments = deployments
+
+    def find_function(self, name: str) -> Function:
+        """Return a function by its name, or by ``deployment.name`` if several deployments have it.
+
+        Raises:
+            NotFound: no function has this name, or several have it.
+        """
+        homes = [
+            (each, function)
+            for each in self._deployments.values()
+            for function in each.functions
+            if name in (function, f"{each.name}.{function}")
+        ]
+        if len(homes) == 1:
+            return homes[0][0].function(homes[0][1])
+        if homes:
+            choices = ", ".join(f"{each.name}.{function}" for each, function in homes)
+            message = f"several deployments have a function {name!r}: use one of {choices}"
+            raise NotFound(message, code="ambiguous_name")
+        known = {function for each in self._deployments.values() for function in each.functions}
+        raise NotFound(f"{self.where} has no function {name[:100]!r}{did_you_mean(name, known)}")
