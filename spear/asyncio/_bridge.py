@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, TypeVarTuple, Unpack, final
 
 from spear._errors import ConfigurationError
+from spear._util import NoPublicConstructor
 from spear.portal import (
     AHEAD_ITEMS,
     HeldBlock,
@@ -276,3 +277,104 @@ class ItemTask(Generic[T]):
         """Take no more items, and close the iterator if it is a generator."""
         self._task.cancel()
         await asyncio.wait([self._task])
+
+
+class InThread(Generic[T], metaclass=NoPublicConstructor):
+    """What is used in a block of Trio's, in a thread of its own, until :meth:`aclose`."""
+
+    def __init__(self, bridge: Bridge, block: Block[T, T], inner: T) -> None:
+        self._bridge = bridge
+        self._block = block
+        self._inner = inner
+        self._is_closed = False
+
+    async def aclose(self) -> None:
+        """Leave the block, as the end of an ``async with`` block does. Closing again does nothing."""
+        await self._close(None, None, None)
+
+    async def _close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._block.__aexit__(kind, error, traceback)
+        finally:
+            await _end(self._bridge.portal)
+
+
+class Closable(Protocol):
+    """What :class:`Opening` opens; see :class:`InThread`."""
+
+    async def _close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=Closable)
+
+
+@final
+class Opening(AbstractAsyncContextManager[Opened], Generic[Opened]):
+    """What ``async with`` opens, or ``await`` opens and ``aclose()`` ends.
+
+    Args:
+        opening: opens it; see :func:`open_in_thread`.
+    """
+
+    def __init__(self, opening: Callable[[], Awaitable[Opened]]) -> None:
+        self._opening = opening
+        self._opened: Opened | None = None
+
+    def __await__(self) -> Generator[object, None, Opened]:
+        """Open it."""
+        return self._opening().__await__()
+
+    async def __aenter__(self) -> Opened:
+        self._opened = await self._opening()
+        return self._opened
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._opened is not None
+        await self._opened._close(kind, error, traceback)
+
+
+async def open_in_thread(
+    wrap: Callable[[Bridge, Block[T, T], T], Opened],
+    open_block: Callable[[], AbstractAsyncContextManager[T]],
+) -> Opened:
+    """Open a block of Trio's in a new thread.
+
+    Args:
+        wrap: makes what the caller gets, from the arguments of :class:`InThread`.
+        open_block: returns the block.
+    """
+    bridge = Bridge(Portal.open())
+    block = Block(bridge, open_block, _same)
+    try:
+        inner = await block.__aenter__()
+    except BaseException:
+        await _end(bridge.portal)
+        raise
+    return wrap(bridge, block, inner)
+
+
+def _same(value: T) -> T:
+    return value
+
+
+async def _end(portal: Portal) -> None:
+    """End the thread of a portal whose blocks have been left, without holding up the event loop."""
+    await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(portal.close)))

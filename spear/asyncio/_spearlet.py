@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Self, Unpack, cast, final
 
 import spear.spearlet
 from spear._errors import NotFound
 from spear._util import NoPublicConstructor
-from spear.portal import Portal
 
-from ._bridge import Block, Bridge, Taken
+from ._bridge import Block, Bridge, InThread, Opening, Taken, open_in_thread
 from ._functions import Function, wrap_function
 from ._typed import D
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from types import TracebackType
 
     from spear.calls import FunctionDescription
@@ -136,19 +133,8 @@ class Deployment(DeployedProgram):
 
 
 @final
-class Spearlet(metaclass=NoPublicConstructor):
+class Spearlet(InThread[spear.spearlet.Spearlet]):
     """A :class:`spear.Spearlet` in a thread of its own. Made by :func:`open_spearlet`."""
-
-    def __init__(
-        self,
-        bridge: Bridge,
-        block: Block[spear.spearlet.Spearlet, spear.spearlet.Spearlet],
-        spearlet: spear.spearlet.Spearlet,
-    ) -> None:
-        self._bridge = bridge
-        self._block = block
-        self._spearlet = spearlet
-        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<asyncio.Spearlet, {self.state.value}>"
@@ -161,7 +147,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         """
 
         async def deploy() -> spear.spearlet.Deployment:
-            return await self._spearlet.deploy(target, **arguments)
+            return await self._inner.deploy(target, **arguments)
 
         deployment = Deployment._create(self._bridge, await self._bridge.run(deploy))
         return cast("D", deployment)
@@ -169,99 +155,32 @@ class Spearlet(metaclass=NoPublicConstructor):
     @property
     def deployments(self) -> dict[str, Deployment]:
         """The deployments by name."""
-        found = self._spearlet.deployments
+        found = self._inner.deployments
         return {name: Deployment._create(self._bridge, each) for name, each in found.items()}
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name``."""
-        return wrap_function(self._bridge, self._spearlet.find_function(name))
+        return wrap_function(self._bridge, self._inner.find_function(name))
 
     @property
     def state(self) -> SpearletState:
         """The state of the spearlet."""
-        return self._spearlet.state
+        return self._inner.state
 
     async def statistics(self) -> SpearletStatistics:
         """Return the counters."""
-        return await self._bridge.look(self._spearlet.statistics)
+        return await self._bridge.look(self._inner.statistics)
 
     async def drain(self, seconds: float | None = None) -> None:
         """Take no new calls, let the others finish, and stop; see :meth:`spear.Spearlet.drain`."""
-        await self._bridge.run(self._spearlet.drain, seconds)
+        await self._bridge.run(self._inner.drain, seconds)
 
     async def stop(self, seconds: float | None = None) -> None:
         """Stop all deployments; see :meth:`spear.Spearlet.stop`."""
-        await self._bridge.run(self._spearlet.stop, seconds)
-
-    async def aclose(self) -> None:
-        """Stop all deployments, as the end of the block does. Closing again does nothing."""
-        await self._leave(None, None, None)
-
-    async def _leave(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            await self._block.__aexit__(kind, error, traceback)
-        finally:
-            await end_portal(self._bridge.portal)
+        await self._bridge.run(self._inner.stop, seconds)
 
 
-@final
-class OpeningSpearlet:
-    """A spearlet that is opened by ``async with``, or by ``await`` and ended by :meth:`Spearlet.aclose`.
-
-    Made by :func:`open_spearlet`.
-    """
-
-    def __init__(self, arguments: SpearletArguments) -> None:
-        self._arguments = arguments
-        self._opened: Spearlet | None = None
-
-    def __await__(self) -> Generator[object, None, Spearlet]:
-        """Open a spearlet that is ended by :meth:`Spearlet.aclose`, as in a notebook."""
-        return self._open().__await__()
-
-    async def _open(self) -> Spearlet:
-        bridge = Bridge(Portal.open())
-        block = Block(bridge, partial(spear.spearlet.open_spearlet, **self._arguments), _same)
-        try:
-            spearlet = await block.__aenter__()
-        except BaseException:
-            await end_portal(bridge.portal)
-            raise
-        return Spearlet._create(bridge, block, spearlet)
-
-    async def __aenter__(self) -> Spearlet:
-        self._opened = await self._open()
-        return self._opened
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._opened is not None
-        await self._opened._leave(kind, error, traceback)
-
-
-def _same(spearlet: spear.spearlet.Spearlet) -> spear.spearlet.Spearlet:
-    return spearlet
-
-
-async def end_portal(portal: Portal) -> None:
-    """End the thread of a portal whose blocks have been left, without holding up the event loop."""
-    ending = asyncio.ensure_future(asyncio.to_thread(portal.close))
-    await asyncio.shield(ending)
-
-
-def open_spearlet(**arguments: Unpack[SpearletArguments]) -> OpeningSpearlet:
+def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Opening[Spearlet]:
     """Open a spearlet in a thread of its own, for an asyncio program.
 
     ::
@@ -273,7 +192,7 @@ def open_spearlet(**arguments: Unpack[SpearletArguments]) -> OpeningSpearlet:
     Leaving the block stops its deployments: running calls may finish for
     ``limits.timeouts.drain_seconds``. Leaving the block by an exception, or cancelled, kills all replicas
     at once; so does the exit of an interpreter with an open spearlet. Where no block can be left open, as
-    in the cells of a notebook, use ``spearlet = await open_spearlet()``, and :meth:`Spearlet.aclose`.
+    in the cells of a notebook, use ``spearlet = await open_spearlet()``, and ``await spearlet.aclose()``.
 
     Instruments, and functions of an :class:`~spear.Agent` that is deployed in this process, run in the
     spearlet's thread. A process that forks opens its spearlet after the fork. The spearlet is used in the
@@ -285,4 +204,5 @@ def open_spearlet(**arguments: Unpack[SpearletArguments]) -> OpeningSpearlet:
     Raises:
         ConfigurationError: as :func:`spear.open_spearlet`; raised when the block is entered.
     """
-    return OpeningSpearlet(arguments)
+    opening = partial(spear.spearlet.open_spearlet, **arguments)
+    return Opening(partial(open_in_thread, Spearlet._create, opening))

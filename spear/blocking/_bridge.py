@@ -6,13 +6,15 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, TypeVarTuple, Unpack, final
 
+from spear._util import NoPublicConstructor
 from spear.portal import (
     HeldBlock,
     Page,
     Portal,
     PortalCall,
+    expect_outside,
     take_page,
 )
 
@@ -157,3 +159,47 @@ class Taken(Generic[T]):
                 self._coming.wait()
                 self._page, self._coming = self._coming.result(), None
             return self._page.items.popleft()
+
+
+class InThread(Generic[T], metaclass=NoPublicConstructor):
+    """What is used in a block of Trio's, in a thread of its own, until :meth:`close`.
+
+    Args:
+        open_block: returns the block; called in the new thread.
+    """
+
+    def __init__(self, open_block: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        expect_outside()
+        self._portal = Portal.open()
+        self._bridge = Bridge(self._portal)
+        self._block = HeldBlock(open_block)
+        self._is_closed = False
+        try:
+            self._inner = self._bridge.run(self._block.enter, self._portal.nursery)
+        except BaseException:
+            self._portal.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the block, as the end of a ``with`` block does. Closing again does nothing."""
+        self._close(by_exception=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close(by_exception=error is not None)
+
+    def _close(self, *, by_exception: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._bridge.run(self._block.leave, by_exception)
+        finally:
+            self._portal.close()

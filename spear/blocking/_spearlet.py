@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Self, Unpack, final
 import spear.spearlet
 from spear._errors import NotFound
 from spear._util import NoPublicConstructor
-from spear.portal import HeldBlock, Portal, expect_outside
 
-from ._bridge import Block, Bridge, Taken
+from ._bridge import Block, Bridge, InThread, Taken
 from ._functions import Function, wrap_function
 
 if TYPE_CHECKING:
@@ -133,23 +132,11 @@ class Deployment(DeployedProgram):
 
 
 @final
-class Spearlet(metaclass=NoPublicConstructor):
+class Spearlet(InThread[spear.spearlet.Spearlet]):
     """A :class:`spear.Spearlet` in a thread of its own. Made by :func:`open_spearlet`.
 
-    All methods may be called in any thread.
+    All methods may be called in any thread. The end of a ``with spearlet`` block is :meth:`close`.
     """
-
-    def __init__(self, arguments: SpearletArguments) -> None:
-        opening = partial(spear.spearlet.open_spearlet, **arguments)
-        self._block = HeldBlock(opening)
-        self._portal = Portal.open()
-        self._bridge = Bridge(self._portal)
-        self._is_closed = False
-        try:
-            self._spearlet = self._bridge.run(self._block.enter, self._portal.nursery)
-        except BaseException:
-            self._portal.close()
-            raise
 
     def __repr__(self) -> str:
         return f"<blocking.Spearlet, {self.state.value}>"
@@ -158,60 +145,36 @@ class Spearlet(metaclass=NoPublicConstructor):
         """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
 
         async def deploy() -> spear.spearlet.Deployment:
-            return await self._spearlet.deploy(target, **arguments)
+            return await self._inner.deploy(target, **arguments)
 
         return Deployment._create(self._bridge, self._bridge.run(deploy))
 
     @property
     def deployments(self) -> dict[str, Deployment]:
         """The deployments by name."""
-        found = self._spearlet.deployments
+        found = self._inner.deployments
         return {name: Deployment._create(self._bridge, each) for name, each in found.items()}
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name``."""
-        return wrap_function(self._bridge, self._spearlet.find_function(name))
+        return wrap_function(self._bridge, self._inner.find_function(name))
 
     @property
     def state(self) -> SpearletState:
         """The state of the spearlet."""
-        return self._spearlet.state
+        return self._inner.state
 
     def statistics(self) -> SpearletStatistics:
         """Return the counters."""
-        return self._bridge.look(self._spearlet.statistics)
+        return self._bridge.look(self._inner.statistics)
 
     def drain(self, seconds: float | None = None) -> None:
         """Take no new calls, let the others finish, and stop; see :meth:`spear.Spearlet.drain`."""
-        self._bridge.run(self._spearlet.drain, seconds)
+        self._bridge.run(self._inner.drain, seconds)
 
     def stop(self, seconds: float | None = None) -> None:
         """Stop all deployments; see :meth:`spear.Spearlet.stop`."""
-        self._bridge.run(self._spearlet.stop, seconds)
-
-    def close(self) -> None:
-        """Stop all deployments, as the end of the ``with`` block does. Closing again does nothing."""
-        self._close(by_exception=False)
-
-    def __enter__(self) -> Spearlet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._close(by_exception=error is not None)
-
-    def _close(self, *, by_exception: bool) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            self._bridge.run(self._block.leave, by_exception)
-        finally:
-            self._portal.close()
+        self._bridge.run(self._inner.stop, seconds)
 
 
 def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Spearlet:
@@ -236,5 +199,4 @@ def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Spearlet:
     Raises:
         ConfigurationError: as :func:`spear.open_spearlet`, or Trio runs in this thread already.
     """
-    expect_outside()
-    return Spearlet._create(arguments)
+    return Spearlet._create(partial(spear.spearlet.open_spearlet, **arguments))
