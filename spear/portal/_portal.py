@@ -8,22 +8,23 @@ program with many calls in flight is woken once for all that ended in the pass.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
+from typing import Final, Generic, TypeVar, cast, final
 from weakref import WeakSet
 
 import trio
 
-from spear._errors import ConfigurationError, WorkerDied
-
-if TYPE_CHECKING:
-    pass
+from spear._errors import ConfigurationError, Delivered, WorkerDied
 
 T = TypeVar("T")
+
+logger: Final = logging.getLogger("spear.portal")
 
 _ENDED: Final = "the spearlet has ended, or its connection to a host was closed"
 
@@ -35,13 +36,14 @@ class PortalCall(Generic[T]):
         function: runs in Trio's thread, with the context variables that the caller has now.
     """
 
-    __slots__ = ("_context", "_function", "_is_cancelled", "_scope", "error", "value")
+    __slots__ = ("_context", "_function", "_is_cancelled", "_is_over", "_scope", "error", "value")
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
         self._context: Context = copy_context()
         self._scope: trio.CancelScope | None = None  # while it runs
         self._is_cancelled = False
+        self._is_over = False
         self.value: T | None = None
         self.error: BaseException | None = None
 
@@ -59,37 +61,42 @@ class PortalCall(Generic[T]):
                 del error
         return cast("T", self.value)
 
-    def start(self, nursery: trio.Nursery) -> None:
-        """Start it in a task. In Trio's thread."""
-        self._context.run(nursery.start_soon, self.run)
-
     def cancel(self) -> None:
         """Cancel it; in Trio's thread. Its end tells when it is over."""
         self._is_cancelled = True
         if self._scope is not None:
             self._scope.cancel()
 
-    def give_up(self) -> None:
-        """End it without having started it, as the thread has ended. In any thread."""
-        self.error = WorkerDied(_ENDED, code="stopped", delivered="no")
-        self.end()
+    def start(self, nursery: trio.Nursery, running: set[PortalCall[object]]) -> None:
+        """Start it in a task, and keep it in a set while it runs. In Trio's thread."""
+        self._context.run(nursery.start_soon, self._run, running)
 
-    async def run(self) -> None:
-        """Run the function, and end the call. Raises only the cancellation of the whole portal."""
+    def give_up(self, delivered: Delivered) -> None:
+        """End it, as the thread has ended."""
+        if not self._is_over:
+            self.error = WorkerDied(_ENDED, code="stopped", delivered=delivered)
+            self._is_over = True
+            self.end()
+
+    async def _run(self, running: set[PortalCall[object]]) -> None:
+        running.add(cast("PortalCall[object]", self))
         with trio.CancelScope() as self._scope:
             if self._is_cancelled:
                 self._scope.cancel()
             try:
                 self.value = await self._function()
-            except trio.Cancelled:
-                self.error = WorkerDied(_ENDED, code="stopped")
+            except trio.Cancelled:  # by its caller, who knows it, or with the whole portal
+                self.give_up("maybe")
                 raise
             except BaseException as error:
                 self.error = error
             finally:
                 self._scope = None
                 del self._function  # with its arguments
-                self.end()
+                running.discard(cast("PortalCall[object]", self))
+                if not self._is_over:
+                    self._is_over = True
+                    self.end()
 
 
 @final
@@ -101,8 +108,10 @@ class Portal(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._calls: deque[PortalCall[object]] = deque()  # not started yet
+        self._running: set[PortalCall[object]] = set()
         self._is_awake = False  # whether _start_all() will run
         self._at_end_of_pass: list[Callable[[], object]] = []
+        self._has_ended = False
         self._process = os.getpid()
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -155,9 +164,9 @@ class Portal(trio.abc.Instrument):
 
     def run_soon(self, function: Callable[[], object]) -> None:
         """Run a plain function in Trio's thread; after the thread's end, do nothing but give up calls."""
-        try:
+        with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
+        if self._has_ended:  # even if Trio has taken the function: it may have failed
             self._give_up()
 
     def close(self) -> None:
@@ -189,8 +198,13 @@ class Portal(trio.abc.Instrument):
             trio.run(self._main, instruments=[self])
         except BaseException as error:
             self._failure = error
+            if self._started.is_set():  # or else open() raises it
+                logger.critical("a spearlet's thread has failed", exc_info=error)
         finally:
+            self._has_ended = True
             self._started.set()
+            for call in list(self._running):  # which Trio, having failed, has dropped
+                call.give_up("maybe")
             self._give_up()
             _open.discard(self)
 
@@ -206,11 +220,11 @@ class Portal(trio.abc.Instrument):
     def _start_all(self) -> None:
         self._is_awake = False  # first: what is submitted from now on wakes the thread again
         while self._calls:
-            self._calls.popleft().start(self._nursery)
+            self._calls.popleft().start(self._nursery, self._running)
 
     def _give_up(self) -> None:
         while self._calls:
-            self._calls.popleft().give_up()
+            self._calls.popleft().give_up("no")
         self.before_io_wait(0)
 
 
