@@ -121,7 +121,11 @@ def with_threads(call: Callable[[bytes], object]) -> Drive:
 def in_anyio(portal: anyio.from_thread.BlockingPortal, opened: ExitStack) -> spear.Function:
     """Return the function of a spearlet that runs in the Trio thread of anyio."""
     spearlet = opened.enter_context(portal.wrap_async_context_manager(spear.open_spearlet()))
-    return portal.call(spearlet.deploy, PROGRAM).echo
+
+    async def deploy() -> spear.Deployment:
+        return await spearlet.deploy(PROGRAM)
+
+    return portal.call(deploy).echo
 
 
 def main() -> int:
