@@ -1,4 +1,4 @@
-"""`python -m bench.doors`: calls of programs without Trio, beside Trio's own and other ways between threads.
+"""`python -m bench.doors`: calls of programs without Trio, beside Trio's and other ways between threads.
 
 All ways are measured in turn, in each round, so that a change of the machine's speed meets all of them.
 The table has medians of the rounds: calls per second with 1 and with 64 calls in flight, and what a call
