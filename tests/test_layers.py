@@ -96,8 +96,8 @@ LAYERS: dict[str, frozenset[str]] = {
         "gateway": "spearlet calls channels transports wire requests engines kv telemetry",
         "config": "gateway spearlet calls runtimes channels transports requests engines kv",
         "portal": "",
-        "blocking": "portal spearlet calls",
-        "asyncio": "portal spearlet calls",
+        "blocking": "portal remote spearlet calls",
+        "asyncio": "portal remote spearlet calls",
     }.items()
 }
 """Packages that each package may import, besides itself and the leaves."""

@@ -33,13 +33,15 @@ ALLOWED: dict[str, str] = dict.fromkeys(
         "Function",
         "FunctionStream",
         "MapResults",
+        "RemoteDeployment",
+        "RemoteHost",
         "Spearlet",
         "TypedFunction",
         "TypedStream",
     ),
     _DOOR,
 ) | dict.fromkeys(
-    ("Block", "Bridge", "MapMethod", "Taken"), "of the two doors, which share no event loop"
+    ("Block", "Bridge", "InThread", "MapMethod", "Taken"), "of two doors, which wait differently"
 )
 """Names that may be defined more than once, each with the reason."""
 

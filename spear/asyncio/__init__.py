@@ -10,6 +10,9 @@ from ._functions import Function as Function
 from ._functions import FunctionStream as FunctionStream
 from ._functions import MapResults as MapResults
 from ._functions import as_completed as as_completed
+from ._remote import RemoteDeployment as RemoteDeployment
+from ._remote import RemoteHost as RemoteHost
+from ._remote import connect as connect
 from ._spearlet import DeployedProgram as DeployedProgram
 from ._spearlet import Deployment as Deployment
 from ._spearlet import Spearlet as Spearlet

@@ -308,7 +308,7 @@ class InThread(Generic[T], metaclass=NoPublicConstructor):
 
 
 class Closable(Protocol):
-    """What :class:`Opening` opens; see :class:`InThread`."""
+    """What :class:`OpeningBlock` opens; see :class:`InThread`."""
 
     async def _close(
         self,
@@ -318,26 +318,26 @@ class Closable(Protocol):
     ) -> None: ...
 
 
-Opened = TypeVar("Opened", bound=Closable)
+Held = TypeVar("Held", bound=Closable)
 
 
 @final
-class Opening(AbstractAsyncContextManager[Opened], Generic[Opened]):
+class OpeningBlock(AbstractAsyncContextManager[Held], Generic[Held]):
     """What ``async with`` opens, or ``await`` opens and ``aclose()`` ends.
 
     Args:
         opening: opens it; see :func:`open_in_thread`.
     """
 
-    def __init__(self, opening: Callable[[], Awaitable[Opened]]) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[Held]]) -> None:
         self._opening = opening
-        self._opened: Opened | None = None
+        self._opened: Held | None = None
 
-    def __await__(self) -> Generator[object, None, Opened]:
+    def __await__(self) -> Generator[object, None, Held]:
         """Open it."""
         return self._opening().__await__()
 
-    async def __aenter__(self) -> Opened:
+    async def __aenter__(self) -> Held:
         self._opened = await self._opening()
         return self._opened
 
@@ -352,9 +352,9 @@ class Opening(AbstractAsyncContextManager[Opened], Generic[Opened]):
 
 
 async def open_in_thread(
-    wrap: Callable[[Bridge, Block[T, T], T], Opened],
+    wrap: Callable[[Bridge, Block[T, T], T], Held],
     open_block: Callable[[], AbstractAsyncContextManager[T]],
-) -> Opened:
+) -> Held:
     """Open a block of Trio's in a new thread.
 
     Args:

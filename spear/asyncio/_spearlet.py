@@ -9,7 +9,7 @@ import spear.spearlet
 from spear._errors import NotFound
 from spear._util import NoPublicConstructor
 
-from ._bridge import Block, Bridge, InThread, Opening, Taken, open_in_thread
+from ._bridge import Block, Bridge, InThread, OpeningBlock, Taken, open_in_thread
 from ._functions import Function, wrap_function
 from ._typed import D
 
@@ -180,7 +180,7 @@ class Spearlet(InThread[spear.spearlet.Spearlet]):
         await self._bridge.run(self._inner.stop, seconds)
 
 
-def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Opening[Spearlet]:
+def open_spearlet(**arguments: Unpack[SpearletArguments]) -> OpeningBlock[Spearlet]:
     """Open a spearlet in a thread of its own, for an asyncio program.
 
     ::
@@ -205,4 +205,4 @@ def open_spearlet(**arguments: Unpack[SpearletArguments]) -> Opening[Spearlet]:
         ConfigurationError: as :func:`spear.open_spearlet`; raised when the block is entered.
     """
     opening = partial(spear.spearlet.open_spearlet, **arguments)
-    return Opening(partial(open_in_thread, Spearlet._create, opening))
+    return OpeningBlock(partial(open_in_thread, Spearlet._create, opening))

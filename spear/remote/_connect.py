@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from spear._limits import expect_whole
 from spear.channels import open_private_nursery, protected_block
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     import os
     import ssl
     from collections.abc import AsyncIterator
+
+
+class ConnectArguments(TypedDict, total=False):
+    """The keyword arguments of :func:`spear.connect`, for ``spear.blocking`` and ``spear.asyncio``."""
+
+    token: str | None
+    tls: ssl.SSLContext | None
+    max_connections: int
+
 
 MAX_CONNECTIONS: Final = 64
 """Connections of a client by default: as many calls and streams at a time."""
