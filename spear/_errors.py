@@ -473,6 +473,8 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "not_in_batch": (Rejected,),
     "outcome_not_kept": (Rejected,),
     "result_too_large": (Rejected,),
+    "no_debugger": (Rejected,),
+    "attached": (Rejected,),
     "bad_choice": (CallFailed,),
     "queue_full": (Overloaded,),
     "too_many_calls": (Overloaded,),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from spear._breakpoints import VARIABLE
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
 from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import leaves_of, summary_of
@@ -84,6 +85,8 @@ def set_up_output(*, debug: bool) -> None:
 
 
 def _show_debug_lines() -> None:
+    if VARIABLE in os.environ:  # a development host always wants tracebacks, but no lines of Spear
+        return
     logging.getLogger("spear").setLevel(logging.DEBUG)
 
 

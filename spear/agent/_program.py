@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from ._launch import (
 from ._loader import LoadFailed, load_agent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._app import Agent
 
 
@@ -50,6 +53,8 @@ def launch(target: str, record: bytes | None) -> int:
 def load(target: str, *, debug: bool = False) -> Agent | None:
     """Set up output, load a program and return its agent; None if it fails, with the reason on stderr."""
     set_up_output(debug=debug)
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _on_breakpoint
     sys.argv[:] = [target]  # the other arguments are Spear's
     try:
         with loading(target):
@@ -57,3 +62,10 @@ def load(target: str, *, debug: bool = False) -> Agent | None:
     except LoadFailed as error:
         sys.stderr.write(f"{error.details}spear: {error}\n")
     return None
+
+
+def _on_breakpoint(*, header: str = "", commands: Iterable[str] = ()) -> None:
+    """Stop in the caller; the ``sys.breakpointhook`` of instances. Takes what ``pdb.set_trace`` takes."""
+    from ._debugger import stop_at  # loads Python's debugger
+
+    stop_at(sys._getframe(1), header, commands)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import trio
 
 from spear._codecs import values_passed_on
-from spear._errors import CannotListen, ConfigurationError
+from spear._errors import CannotListen, ConfigurationError, SpearError
 from spear.channels import open_private_nursery, protected_block
 from spear.config import Faults, Loaded, make_runtimes, make_strategies
 from spear.gateway import open_gateway
@@ -38,18 +38,27 @@ if TYPE_CHECKING:
     from spear.gateway import Gateway, GatewaySettings
     from spear.spearlet import Spearlet
 
+    from ._development import Development
+
 logger: Final = logging.getLogger("spear.cli")
 
 LoadConfiguration: TypeAlias = Callable[[], tuple[Loaded, Faults]]
 
 
-def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
+def run_host(
+    loaded: Loaded,
+    load: LoadConfiguration,
+    *,
+    as_json: bool,
+    development: Development | None = None,
+) -> int:
     """Run a host until a signal or an operator ends it; return the exit status.
 
     Args:
         loaded: the configuration.
         load: reads the configuration again, after SIGHUP or ``spear reload``.
         as_json: whether the line with the address, printed at the start, is JSON.
+        development: the additional part of a host for development.
     """
     own_all_children()
     settings = loaded.configuration.spearlet
@@ -57,7 +66,7 @@ def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
         lines = stack.enter_context(showing_log(settings))
         lines.patience_seconds = UNREAD_SECONDS
         stack.enter_context(claim(control_socket(settings)))
-        host = _Host(loaded, load, as_json=as_json)
+        host = _Host(loaded, load, development, as_json=as_json)
         stack.enter_context(values_passed_on())
         status = trio.run(host.run, restrict_keyboard_interrupt_to_checkpoints=True)
         if status != 0:
@@ -69,9 +78,17 @@ def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
 class _Host:
     """A single run of a host."""
 
-    def __init__(self, loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        load: LoadConfiguration,
+        development: Development | None,
+        *,
+        as_json: bool,
+    ) -> None:
         self._loaded = loaded
         self._load = load
+        self._development = development
         self._as_json = as_json
         self._signals: list[int] = []  # SIGINT and SIGTERM received so far
         self._ending = trio.Event()
@@ -88,21 +105,28 @@ class _Host:
         return 0 if has_ended_well or not self._signals else SIGNALLED + self._signals[-1]
 
     async def _serve(self) -> None:
-        configuration = self._loaded.configuration
+        configuration, development = self._loaded.configuration, self._development
         settings = gateway_settings(configuration)
         async with open_spearlet(
             limits=configuration.limits,
             runtimes=make_runtimes(configuration),
             strategies=make_strategies(configuration),
+            instruments=() if development is None else (development.failures,),
         ) as spearlet:
             applied = Applied(spearlet)
             reloader = Reloader(applied, self._load, self._loaded)
-            if not await self._start(reloader):
+            if development is None and not await self._start(reloader):
                 return
             async with self._open_gateway(spearlet, settings, reloader) as gateway:
-                self._announce(applied, gateway)
-                notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
                 async with open_private_nursery() as nursery:
+                    if development is not None:
+                        nursery.start_soon(development.debug, spearlet)
+                        # After the gateway: an instance may wait at a breakpoint while it is loaded.
+                        if not await self._start(reloader):
+                            return
+                        nursery.start_soon(development.reload_on_save, reloader)
+                    self._announce(applied, gateway)
+                    notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
                     nursery.start_soon(self._reload, reloader)
                     await self._ending.wait()
                 notify("STOPPING=1", "STATUS=draining")
@@ -114,7 +138,11 @@ class _Host:
     ) -> AsyncIterator[Gateway]:
         async with AsyncExitStack() as stack:
             opening = open_gateway(
-                spearlet, settings, on_drain=self._drain, on_start=reloader.start_again
+                spearlet,
+                settings,
+                on_drain=self._drain,
+                on_start=reloader.start_again,
+                terminals=None if self._development is None else self._development.terminals,
             )
             try:
                 gateway = await stack.enter_async_context(opening)
@@ -124,11 +152,19 @@ class _Host:
             yield gateway
 
     async def _start(self, reloader: Reloader) -> bool:
-        """Start all deployments; return False if a signal came first."""
+        """Start all deployments; return False if a signal came first.
+
+        A host for development goes on without a deployment that does not start: its next save starts it.
+        """
         with trio.CancelScope() as scope:
             async with open_private_nursery() as nursery:
                 nursery.start_soon(self._cancel_at_the_end, scope)
-                await reloader.start()
+                try:
+                    await reloader.start()
+                except SpearError as error:
+                    if self._development is None:
+                        raise
+                    logger.error("%s; save a file to try again", error.summary)
             return True
         return False
 
@@ -146,12 +182,21 @@ class _Host:
                 if number == signal.SIGHUP:
                     self._wants_reload.set()
                     continue
+                if number == signal.SIGINT and self._is_for_debugger():
+                    continue
                 self._signals.append(number)
                 if self._ending.is_set():
                     break
                 self._ending.set()
         logger.warning("received a second signal; stopping at once")
         scope.cancel()
+
+    def _is_for_debugger(self) -> bool:
+        """Return whether the debugger has the terminal; then it drops the line that is being entered."""
+        if self._development is None or not self._development.terminal.is_attached:
+            return False
+        self._development.terminal.interrupt()
+        return True
 
     async def _reload(self, reloader: Reloader) -> None:
         while True:

@@ -19,6 +19,10 @@ REPORT: Final = "spear: "
 """The beginning of the line in which an agent reports why it does not start."""
 
 
+HOSTS: Final = ("serve", "dev")
+"""Commands that run a host, whose standard error is a log."""
+
+
 def load(words: Sequence[str]) -> CommandParser | SpearError:
     """Return the parser for a command line, with the module of its command loaded.
 
@@ -44,7 +48,7 @@ def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
             one: CommandParser = getattr(options, "command_parser", parser)
             meant = one.did_you_mean(unknown)
             one.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
-        if options.command != "serve":  # a host needs no output to serve
+        if options.command not in HOSTS:  # a host needs no output to serve
             expect_output()
         return int(options.run(options))
     except SystemExit as done:  # --help and --version
@@ -82,7 +86,7 @@ def _wants_json(words: Sequence[str]) -> bool:
     """
     command = next((each for each in words if each in COMMANDS), None)
     ours = words[: words.index("--")] if "--" in words else words
-    if command in ("call", "map", "invoke") or (command == "serve" and "--check" not in ours):
+    if command in ("call", "map", "invoke") or (command in HOSTS and "--check" not in ours):
         return False
     # Most commands accept abbreviated options.
     return any(len(each) > len("--") and "--json".startswith(each) for each in ours)

@@ -184,6 +184,8 @@ def define(name: str, parser: CommandParser) -> None:
             from ._map import define_map as define_it
         case "serve":
             from ._serve import define_serve as define_it
+        case "dev":
+            from ._dev import define_dev as define_it
         case "invoke":
             from ._invoke import define_invoke as define_it
         case "result":
@@ -194,6 +196,8 @@ def define(name: str, parser: CommandParser) -> None:
             from ._top import define_top as define_it
         case "logs":
             from ._logs import define_logs as define_it
+        case "attach":
+            from ._attach import define_attach as define_it
         case "scale":
             from ._operate import define_scale as define_it
         case "restart":

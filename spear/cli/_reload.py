@@ -30,6 +30,8 @@ from spear.config import (
 )
 from spear.spearlet import DeploymentState
 
+from ._imports import files_of
+
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Spearlet
 
@@ -76,7 +78,8 @@ def _look_at(source: Path | None) -> Iterator[FileState]:
     if source is None:
         return
     if not source.is_dir():
-        yield from _entry(source)
+        for file in files_of(source):
+            yield from _entry(file)
         return
     count = 0
     for place, directories, names in os.walk(source):
@@ -169,6 +172,11 @@ class Reloader:
         self._loaded = loaded
         self._loading = trio.CapacityLimiter(1)  # its own: a read may hang
         self._changing = trio.Lock()  # held while deployments are started and changed
+
+    @property
+    def loaded(self) -> Loaded:
+        """The configuration that was applied last."""
+        return self._loaded
 
     async def start(self) -> None:
         """Start all deployments. If cancelled, deployments already started are left to the spearlet.

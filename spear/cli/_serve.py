@@ -40,6 +40,7 @@ from ._text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._host import LoadConfiguration
     from ._parser import CommandParser, OptionGroup
 
 CONFIG_FILE: Final = "spear.toml"
@@ -71,6 +72,19 @@ def define_serve(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     parser.add(
+        "--check", action="store_true", help="list faults of the configuration, and do not start"
+    )
+    parser.add(
+        "--show-config", nargs="?", const="toml", choices=("toml", "json"),
+        help="print the effective configuration, without secrets, and do not start",
+    )  # fmt: skip
+    define_host_options(parser)
+    parser.set_run(run_serve)
+
+
+def define_host_options(parser: CommandParser) -> None:
+    """Define the sources, and the options that all kinds of hosts have."""
+    parser.add(
         "sources",
         nargs="*",
         metavar="[NAME=]FILE.py",
@@ -79,13 +93,6 @@ def define_serve(parser: CommandParser) -> None:
     parser.add(
         "--config", metavar="FILE",
         help=f"the configuration file (or SPEAR_CONFIG; default: {CONFIG_FILE} without sources)",
-    )  # fmt: skip
-    parser.add(
-        "--check", action="store_true", help="list faults of the configuration, and do not start"
-    )
-    parser.add(
-        "--show-config", nargs="?", const="toml", choices=("toml", "json"),
-        help="print the effective configuration, without secrets, and do not start",
     )  # fmt: skip
     parser.add(
         "--json",
@@ -100,7 +107,6 @@ def define_serve(parser: CommandParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="set any other key, as in --set limits.wire.max_calls=200",
     )  # fmt: skip
-    parser.set_run(run_serve)
 
 
 def _define_keys(group: OptionGroup, table: type, *, is_function: bool) -> None:
@@ -122,8 +128,7 @@ def _define_keys(group: OptionGroup, table: type, *, is_function: bool) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
-    flags = _flags(options)
-    load = partial(load_checked, _config_file(options), flags)
+    load = read_host_options(options, USAGE)
     loaded, faults = load()
     if options.check and options.json:
         return _check_for_scripts(loaded, faults)
@@ -145,6 +150,11 @@ def run_serve(options: argparse.Namespace) -> int:
 
     options.shows_lines = loaded.configuration.spearlet.log_instances
     return run_host(loaded, load, as_json=options.json)
+
+
+def read_host_options(options: argparse.Namespace, usage: str) -> LoadConfiguration:
+    """Return the function that loads the configuration of a command line."""
+    return partial(load_checked, _config_file(options, usage), _flags(options, usage))
 
 
 def _check_for_scripts(loaded: Loaded, faults: Faults) -> int:
@@ -191,23 +201,24 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
     return loaded, faults
 
 
-def _config_file(options: argparse.Namespace) -> str | None:
+def _config_file(options: argparse.Namespace, usage: str) -> str | None:
     file: str | None = options.config or os.environ.get("SPEAR_CONFIG") or None
     if file is None and not options.sources:
         if not os.path.exists(CONFIG_FILE):
             raise ConfigurationError(
-                f"no source was given: use spear serve FILE.py, or create a {CONFIG_FILE}\nusage: {USAGE}"
+                f"no source was given: use spear {options.command} FILE.py, or create a {CONFIG_FILE}\n"
+                f"usage: {usage}"
             )
         file = CONFIG_FILE
     return file
 
 
-def _flags(options: argparse.Namespace) -> Flags:
+def _flags(options: argparse.Namespace, usage: str) -> Flags:
     return Flags(
         sources=tuple(_source(each) for each in options.sources),
         host=_said(options, HostConfiguration, is_function=False),
         functions=_said(options, FunctionConfiguration, is_function=True),
-        environment=dict(read_variable(each, USAGE) for each in options.env),
+        environment=dict(read_variable(each, usage) for each in options.env),
         settings=tuple(_setting(each) for each in options.set),
     )
 

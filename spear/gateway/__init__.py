@@ -6,3 +6,4 @@ from ._serve import check_exposure as check_exposure
 from ._serve import open_gateway as open_gateway
 from ._settings import GatewaySettings as GatewaySettings
 from ._statistics import GatewayStatistics as GatewayStatistics
+from ._terminals import DebugTerminals as DebugTerminals

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ._request import Link, Request
     from ._settings import GatewaySettings
+    from ._terminals import DebugTerminals
 
 logger: Final = logging.getLogger("spear.gateway")
 
@@ -111,6 +112,7 @@ class App:
         on_drain: called when an operator requests a drain of the host.
         on_start: called when an operator starts a deployment that was stopped; may be None.
         stopped: names of deployments that an operator has stopped, and may start again.
+        terminals: terminals of a development host; None for every other host.
         connections: open connections, and counts of refused ones.
     """
 
@@ -122,6 +124,7 @@ class App:
         nursery: trio.Nursery,
         on_drain: OnDrain,
         on_start: OnStart | None,
+        terminals: DebugTerminals | None = None,
     ) -> None:
         self.spearlet = spearlet
         self.settings = settings
@@ -137,6 +140,7 @@ class App:
         self.on_drain = on_drain
         self.on_start = on_start
         self.stopped: set[str] = set()
+        self.terminals = terminals
         self.connections = Connections()
         self._nursery = nursery  # for work that continues when its client disconnects
 

@@ -69,6 +69,8 @@ def with_options(
     if is_stream and b"spear-max-attempts" in request.headers:
         raise bad("Spear-Max-Attempts is not supported for streams: remove the header")
     asked, queue_timeout = timeout_of(request), queue_timeout_of(request)
+    if app.terminals is not None:  # a function at a breakpoint has no deadline
+        asked = queue_timeout = None
     timeout = usual_seconds if asked is None else asked
     key = None if is_stream else printable(request, b"idempotency-key")
     key_seconds = None

@@ -31,6 +31,7 @@ from ._operate import (
 from ._pages import get_icon, get_page, get_script, get_style
 from ._sockets import serve_socket
 from ._streams import stream
+from ._terminals import attach, enter
 
 ROUTES: Final = {
     "/": Route({"GET": Operation(get_page)}, is_open=True),
@@ -101,6 +102,13 @@ ROUTES: Final = {
         }
     ),
     "/v1/history": Route({"GET": Operation(get_history, "The counters of the last five minutes.")}),
+    "/v1/instances/*/attach": Route(
+        {
+            "GET": Operation(attach, "Attach a terminal to an instance of a development host."),
+            "POST": Operation(enter, "A line for the debugger on an attached terminal."),
+        },
+        is_control=True,
+    ),
     "/v1/statistics": Route(
         {"GET": Operation(get_statistics, "The state and the statistics of the host.")}
     ),

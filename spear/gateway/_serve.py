@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from spear.spearlet import Spearlet
     from spear.transports import IncomingConnection, Listener, SocketListener, TlsListener
 
+    from ._terminals import DebugTerminals
+
 logger: Final = logging.getLogger("spear.gateway")
 
 
@@ -220,6 +222,7 @@ async def open_gateway(
     *,
     on_drain: OnDrain | None = None,
     on_start: OnStart | None = None,
+    terminals: DebugTerminals | None = None,
 ) -> AsyncIterator[Gateway]:
     """Serve HTTP for a spearlet while the block runs.
 
@@ -233,6 +236,7 @@ async def open_gateway(
         on_drain: called when an operator requests a drain of the host; drains the spearlet by default.
         on_start: called with the name of a deployment that an operator starts again after a stop. By
             default the name of a stopped deployment is unknown.
+        terminals: terminals for debugging; without them no debugger can be attached.
 
     Raises:
         ConfigurationError: the settings are insecure, or an address cannot be used.
@@ -242,7 +246,7 @@ async def open_gateway(
     with closing(Departures()) as departures:
         async with open_private_nursery() as nursery:
             drain = on_drain or partial(nursery.start_soon, spearlet.drain)
-            app = App(spearlet, settings, ROUTES, nursery, drain, on_start)
+            app = App(spearlet, settings, ROUTES, nursery, drain, on_start, terminals)
             gateway: Gateway = Gateway._create(app, departures)
             listeners: list[Listener] = []
             try:
