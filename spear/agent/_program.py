@@ -53,8 +53,7 @@ def launch(target: str, record: bytes | None) -> int:
 def load(target: str, *, debug: bool = False) -> Agent | None:
     """Set up output, load a program and return its agent; None if it fails, with the reason on stderr."""
     set_up_output(debug=debug)
-    if "PYTHONBREAKPOINT" not in os.environ:
-        sys.breakpointhook = _on_breakpoint
+    hook_breakpoints()
     sys.argv[:] = [target]  # the other arguments are Spear's
     try:
         with loading(target):
@@ -62,6 +61,12 @@ def load(target: str, *, debug: bool = False) -> Agent | None:
     except LoadFailed as error:
         sys.stderr.write(f"{error.details}spear: {error}\n")
     return None
+
+
+def hook_breakpoints() -> None:
+    """Let ``breakpoint()`` stop in the debugger of the host, unless the environment chooses another."""
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _on_breakpoint
 
 
 def _on_breakpoint(*, header: str = "", commands: Iterable[str] = ()) -> None:

@@ -147,6 +147,9 @@ def _names(command: str, arguments: list[str]) -> Iterator[str]:
     elif command in _TAKE_DEPLOYMENTS:
         if command != "scale" or not arguments:
             yield from _deployed("deployments")
+    elif command == "attach" and not arguments:
+        for each in _ask("instances"):
+            yield printable(text(each, "name"), keep="")
     elif command == "invoke":
         yield from _deployed("functions")
     elif command == "result" and not arguments:

@@ -141,14 +141,20 @@ class Development:
             nursery.start_soon(self.terminal.serve, self.terminals)
             await self.terminals.serve(spearlet)
 
-    async def reload_on_save(self, reloader: Reloader) -> None:
+    async def reload_on_save(
+        self, reloader: Reloader, task_status: trio.TaskStatus[trio.Event]
+    ) -> None:
         """Reload deployments whose files are saved, until cancelled.
 
-        A save during a reload begins another one at once: the old instances of the first may wait at a
+        Saves count from ``task_status.started()`` on, but nothing is reloaded before its event is set. A
+        save during a reload begins another one at once: the old instances of the first may wait at a
         breakpoint for long.
         """
         watch = SourceWatch(lambda: _files(reloader))
         await watch.begin()
+        has_started = trio.Event()
+        task_status.started(has_started)
+        await has_started.wait()
         running = trio.CancelScope()
         async with open_private_nursery() as nursery:
             while True:

@@ -121,10 +121,11 @@ class _Host:
                 async with open_private_nursery() as nursery:
                     if development is not None:
                         nursery.start_soon(development.debug, spearlet)
+                        saves = await nursery.start(development.reload_on_save, reloader)
                         # After the gateway: an instance may wait at a breakpoint while it is loaded.
                         if not await self._start(reloader):
                             return
-                        nursery.start_soon(development.reload_on_save, reloader)
+                        saves.set()
                     self._announce(applied, gateway)
                     notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
                     nursery.start_soon(self._reload, reloader)

@@ -111,16 +111,17 @@ class Terminals:
     async def serve(self, spearlet: Spearlet) -> None:
         """Accept connections of instances until cancelled; then all of them go on without a debugger."""
         self._spearlet = spearlet
+        listener = trio.socket.from_stdlib_socket(self._listener)
         async with open_private_nursery() as nursery:
             while True:
-                sock, _ = await trio.socket.from_stdlib_socket(self._listener).accept()
+                sock, _ = await listener.accept()
                 nursery.start_soon(self._serve_one, trio.SocketStream(sock))
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         async with stream:
             pid = pid_of_peer(stream.socket)  # type: ignore[arg-type]  # Trio's has the same method
             instance = None if pid is None else self._instance_of(pid)
-            messages = _messages(stream)
+            messages = _Messages(stream)
             first = await anext(messages, None)
             if instance is None or first is None:
                 return
@@ -141,7 +142,7 @@ class Terminals:
                 stop.terminal.stop = None
                 await self._begin(stop.terminal)
 
-    async def _pass_on(self, stop: _Stop, messages: AsyncIterator[dict[str, str]]) -> None:
+    async def _pass_on(self, stop: _Stop, messages: _Messages) -> None:
         """Pass the messages of a debugger to its terminal, until the debugger or the instance ends."""
         how = "lost"
         async for message in messages:
@@ -251,20 +252,35 @@ def listen() -> tuple[socket.socket, str]:
     return listener, listener.getsockname()[1:].decode()
 
 
-async def _messages(stream: trio.SocketStream) -> AsyncIterator[dict[str, str]]:
-    """Yield the messages of an instance until it closes the connection, or sends no message."""
-    begun = bytearray()
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        async for piece in stream:
-            begun += piece
-            *lines, rest = begun.split(b"\n")
-            begun = bytearray(rest)
-            for line in lines:
-                try:
-                    message = json.loads(line)
-                except ValueError:
-                    return
-                if isinstance(message, dict):
-                    yield {str(key): str(value) for key, value in message.items()}
-            if len(begun) > MAX_LINE_BYTES:
-                return
+@final
+class _Messages:
+    """An iterator of the messages of an instance, until it closes the connection or sends no message."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._lines: deque[bytes] = deque()
+        self._begun = b""  # an incomplete line
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> dict[str, str]:
+        """Wait for the next message, and return it."""
+        while not self._lines:
+            if len(self._begun) > MAX_LINE_BYTES:
+                raise StopAsyncIteration
+            try:
+                piece = await self._stream.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                piece = b""
+            if not piece:
+                raise StopAsyncIteration
+            *lines, self._begun = (self._begun + piece).split(b"\n")
+            self._lines.extend(lines)
+        try:
+            message = json.loads(self._lines.popleft())
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise StopAsyncIteration
+        return {str(key): str(value) for key, value in message.items()}

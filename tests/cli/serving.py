@@ -181,17 +181,18 @@ def serving(
     environment: dict[str, str] | None = None,
     directory: Path | None = None,
     prefix: Sequence[str] = (),
+    command: str = "serve",
 ) -> Iterator[Host]:
     """Run ``spear serve --json`` in a directory, on any port; stop it at the end if it still runs.
 
     Its sockets and temporary files are in ``place``. Its working directory is ``directory``, or else
-    ``place``. The prefix is a command that runs it.
+    ``place``. The prefix is a command that runs it; ``command`` is ``dev`` for a development host.
     """
     for name in ("run", "tmp"):  # a killed host leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
-        [*prefix, *COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
+        [*prefix, *COMMAND, command, "--json", "--listen", "127.0.0.1:0", *words],
         cwd=directory or place,
         env={
             **os.environ,

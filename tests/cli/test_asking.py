@@ -382,6 +382,13 @@ def test_names_are_completed(host: Host, run: Run) -> None:
     ]
     assert completions(run, "logs", "-f", "") == ["shop", "till"]
     assert completions(run, "ps", "--host", "") == ["default"]
+    assert completions(run, "attach", "") == ["shop-1", "till-1"]
+
+
+def test_a_served_host_has_no_debugger(host: Host, run: Run) -> None:
+    done = run("attach", "shop-1")
+    assert (done.status, done.output) == (9, b"")
+    assert "this host has no debugger: serve the program with `spear dev`" in done.errors
 
 
 def test_the_end_of_a_deployment_and_of_a_host(
