@@ -28,7 +28,9 @@ LEAVES = frozenset(
     {
         "_arrays",
         "_arrow",
+        "_breakpoints",
         "_codecs",
+        "_debugger",
         "_directories",
         "_entry_points",
         "_error_objects",
@@ -44,6 +46,7 @@ LEAVES = frozenset(
         "_pandas_frames",
         "_paths",
         "_places",
+        "_program_files",
         "_retry_policy",
         "_scalars",
         "_segments",
@@ -63,6 +66,7 @@ the functions that take resources away from forked children."""
 BELOW_LEAVES: Final = {
     "_arrow": ("_arrays", "_pandas_frames", "_scalars", "_util"),
     "_codecs": ("_arrow", "_errors", "_tagged", "_util"),
+    "_debugger": ("_breakpoints",),
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
     "_json": ("_arrays", "_arrow", "_codecs", "_tagged", "_unfolding", "_util"),

@@ -195,6 +195,7 @@ OTHERS = {
     "watch",
     "serve",
     "run_alone",
+    "enter",
     "host_instance",
     "launch",
     "launch_command",

@@ -53,7 +53,8 @@ def launch(target: str, record: bytes | None) -> int:
 def load(target: str, *, debug: bool = False) -> Agent | None:
     """Set up output, load a program and return its agent; None if it fails, with the reason on stderr."""
     set_up_output(debug=debug)
-    hook_breakpoints()
+    if "PYTHONBREAKPOINT" not in os.environ:  # it chooses another debugger
+        sys.breakpointhook = _on_breakpoint
     sys.argv[:] = [target]  # the other arguments are Spear's
     try:
         with loading(target):
@@ -63,14 +64,8 @@ def load(target: str, *, debug: bool = False) -> Agent | None:
     return None
 
 
-def hook_breakpoints() -> None:
-    """Let ``breakpoint()`` stop in the debugger of the host, unless the environment chooses another."""
-    if "PYTHONBREAKPOINT" not in os.environ:
-        sys.breakpointhook = _on_breakpoint
-
-
 def _on_breakpoint(*, header: str = "", commands: Iterable[str] = ()) -> None:
     """Stop in the caller; the ``sys.breakpointhook`` of instances. Takes what ``pdb.set_trace`` takes."""
-    from ._debugger import stop_at  # loads Python's debugger
+    from spear._debugger import stop_at  # loads Python's debugger
 
     stop_at(sys._getframe(1), header, commands)

@@ -1,4 +1,4 @@
-"""What a host for development does besides serving: no deadlines, reloads on save, a debugger.
+"""A host for development, beside its serving: no deadlines, reloads on save, a debugger.
 
 A function at a breakpoint stands still for as long as its developer thinks. Nothing may end it
 meanwhile: no deadline, no heartbeat, no health check, no limit for a start. A call that its client gives
@@ -23,6 +23,7 @@ import trio
 from spear._breakpoints import VARIABLE
 from spear._errors import FunctionRaised, SpearError
 from spear._failures import first_line
+from spear._program_files import files_of
 from spear._targets import file_of
 from spear.channels import open_private_nursery
 from spear.config import Loaded, source_file
@@ -30,7 +31,6 @@ from spear.spearlet import HealthPolicy
 from spear.telemetry import Instrument
 
 from ._dev_terminal import OwnTerminal
-from ._imports import files_of
 from ._terminals import Terminals
 from ._watch import SourceWatch
 
@@ -97,7 +97,7 @@ def _without_deadlines(function: FunctionConfiguration, breakpoints: str) -> Fun
 
 
 @final
-class _Failures(Instrument):
+class _FailureLog(Instrument):
     """Shows each call that has failed, with the whole traceback of its function."""
 
     def call_ended(self, call: CallRecord) -> None:
@@ -125,7 +125,7 @@ class Development:
     """
 
     def __init__(self, listener: socket.socket) -> None:
-        self.failures = _Failures()
+        self.failures = _FailureLog()
         self.terminal = OwnTerminal()
         self.terminals = Terminals(listener, self._on_waiting)
 

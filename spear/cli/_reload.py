@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from spear._errors import NotFound, SpearError
+from spear._program_files import files_of
 from spear._util import did_you_mean
 from spear.config import (
     Configuration,
@@ -29,8 +30,6 @@ from spear.config import (
     target_settings,
 )
 from spear.spearlet import DeploymentState
-
-from ._imports import files_of
 
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Spearlet

@@ -26,7 +26,9 @@ from ._values import fields, is_texts, parse_text, table_in
 
 PREFIX: Final = "SPEAR_"
 
-OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"})
+OTHERS: Final = frozenset(
+    {"SPEAR_BREAKPOINTS", "SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"}
+)
 """Variables that begin with the prefix but set no key: other parts of Spear use them."""
 
 MEANT: Final = ("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_", "SPEAR_RUNTIMES_")

@@ -68,9 +68,7 @@ def with_options(
         )
     if is_stream and b"spear-max-attempts" in request.headers:
         raise bad("Spear-Max-Attempts is not supported for streams: remove the header")
-    asked, queue_timeout = timeout_of(request), queue_timeout_of(request)
-    if app.terminals is not None:  # a function at a breakpoint has no deadline
-        asked = queue_timeout = None
+    asked, queue_timeout = _timeouts(app, request)
     timeout = usual_seconds if asked is None else asked
     key = None if is_stream else printable(request, b"idempotency-key")
     key_seconds = None
@@ -100,6 +98,15 @@ def with_options(
     )
     request.extra.append((b"spear-timeout", b"%g" % function.timeout))
     return function
+
+
+def _timeouts(app: App, request: Request) -> tuple[float | None, float | None]:
+    """Return the timeouts of a call, and of its wait for an instance, that a request sets, if any.
+
+    A development host has no deadlines, whatever its callers ask for. Raises Problem.
+    """
+    timeouts = timeout_of(request), queue_timeout_of(request)
+    return timeouts if app.terminals is None else (None, None)
 
 
 def expect_result(function: Function, way: str) -> None:

@@ -1,6 +1,6 @@
 """Terminals of developers, which debug instances of a development host: messages out, lines in.
 
-Whoever has such a terminal can run any code as the host's user. It is therefore attached through the
+A developer with such a terminal can run any code as the host's user. It is therefore attached through the
 control socket only, which no other user can open, and never over TCP, whatever the settings are.
 """
 

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear.cli._development import FOREVER_SECONDS, without_deadlines
-from spear.config import Configuration, FunctionConfiguration, Loaded
-
-from .helpers import COMMAND, PATIENCE_SECONDS, Run
+from .helpers import COMMAND, PATIENCE_SECONDS, Run, Terminal
 from .screens import on_screen
 from .serving import Host, serving, wait_until
 
@@ -191,33 +188,39 @@ def test_errors_of_saves_and_calls_are_shown_and_the_old_code_goes_on(here: Path
 def test_a_program_that_does_not_start_is_started_by_its_next_save(here: Path) -> None:
     write_program(here)
     (here / "helper.py").write_text("MORE = 1 / 0")
-    with serving(here, "prog.py", command="dev") as host:
+    (here / "spear.toml").write_text(
+        "[functions.prog]\nsource = 'prog.py'\n"
+        "[functions.prog.timeouts]\nstartup_seconds = 0.01\n"  # of no effect
+    )
+    with serving(here, command="dev") as host:
         host.hear("save a file to try again")
-        save(here / "helper.py", "breakpoint()\nMORE = 4")
+        (here / "helper.py").unlink()  # as some editors do
+        (here / "helper.py").write_text("breakpoint()\nMORE = 4")
         host.hear("attach a terminal with: spear attach prog-1")
         with host.ask("attach", "--once", "prog-1") as attached:  # while it is being loaded
             assert "is at a breakpoint: helper.py:1" in output_of(attached)
         host.hear("reloaded: prog deployed")
         assert invoke(host, "more") == "4"
+        with (here / "spear.toml").open("a") as file:
+            file.write("[functions.again]\nsource = 'prog.py'\n")
+        host.hear("spear.toml changed")
+        host.hear("attach a terminal with: spear attach again-1")
+        with host.ask("attach", "--once", "again") as attached:
+            output_of(attached)
+        host.hear("reloaded: again deployed")
 
 
-def test_nothing_in_development_has_a_deadline() -> None:
-    function = FunctionConfiguration(source="prog.py", timeout=3.0, queue_timeout=3.0)
-    wasm = FunctionConfiguration(source="filter.wasm", runtime="wasm")
-    loaded = Loaded(
-        configuration=Configuration(functions={"prog": function, "filter": wasm}),
-        origins={},
-        file=None,
-    )
-    configuration = without_deadlines(loaded, "name").configuration
-    wire = configuration.limits.wire
-    least = min(wire.heartbeat_seconds, wire.busy_seconds, wire.write_seconds, wire.call_seconds)
-    assert least >= FOREVER_SECONDS
-    assert configuration.limits.timeouts.startup_seconds == FOREVER_SECONDS
-    prog = configuration.functions["prog"]
-    assert (prog.timeout, prog.queue_timeout, prog.debug) == (float("inf"), None, True)
-    assert prog.environment == {"SPEAR_BREAKPOINTS": "name"}
-    assert configuration.functions["filter"].environment == {}
+@pytest.mark.slow
+def test_a_breakpoint_without_a_development_host_is_passed_over(
+    here: Path, terminal: Terminal
+) -> None:
+    write_program(here)
+    done = terminal.run("call", "prog.py:stop", "1")
+    assert (done.status, done.output) == (0, b"2\n")
+    assert "breakpoint() at prog.py:10 in stop was passed over" in done.errors
+    assert "use spear dev" in done.errors
+    done = terminal.run("call", "prog.py:stop", "1", "--env", "PYTHONBREAKPOINT=0")
+    assert (done.status, done.output, done.errors) == (0, b"2\n", "")
 
 
 def test_a_command_line_without_a_source(run: Run) -> None:

@@ -18,7 +18,6 @@ import spear
 from spear import ConfigurationError
 from spear.cli import _reload
 from spear.cli._claim import claim
-from spear.cli._reload import Applied, Part, Reloader
 from spear.config import Configuration, Faults, FunctionConfiguration, Loaded
 
 if TYPE_CHECKING:
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 def test_a_file_and_its_changes(tmp_path: Path) -> None:
     file = tmp_path / "shop.py"
     function = FunctionConfiguration(source=str(file))
-    nothing = Part.of(function)
+    nothing = _reload.Part.of(function)
     file.write_text("x = 1")
-    first = Part.of(function)
-    assert first == Part.of(function) != nothing
+    first = _reload.Part.of(function)
+    assert first == _reload.Part.of(function) != nothing
     (tmp_path / "beside.py").touch()
-    assert Part.of(function) == first
+    assert _reload.Part.of(function) == first
     file.write_text("x = 12")
-    assert Part.of(function) != first
-    assert Part.of(FunctionConfiguration(source="company.shop")).state == ()
+    assert _reload.Part.of(function) != first
+    assert _reload.Part.of(FunctionConfiguration(source="company.shop")).state == ()
 
 
 @pytest.mark.parametrize("source", ["shop.py", "."])
@@ -46,12 +45,12 @@ def test_a_change_that_keeps_size_and_time_is_one(source: str, tmp_path: Path) -
     function = FunctionConfiguration(source=str(tmp_path / source))
     file.write_text("x = 1")
     os.utime(file, (0, 0))
-    first = Part.of(function)
+    first = _reload.Part.of(function)
     other = tmp_path.with_name("other")
     other.write_text("x = 2")
     os.utime(other, (0, 0))
     other.rename(file)
-    assert Part.of(function) != first
+    assert _reload.Part.of(function) != first
 
 
 def test_a_directory_and_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +58,17 @@ def test_a_directory_and_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("main.py", "data/a", "data/b"):
         (tmp_path / name).touch()
     function = FunctionConfiguration(source=str(tmp_path))
-    first = Part.of(function)
+    first = _reload.Part.of(function)
     assert [os.path.basename(name) for name, _, _ in first.state] == ["main.py", "a", "b"]
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "main.pyc").touch()
-    assert Part.of(function) == first
+    assert _reload.Part.of(function) == first
     os.utime(tmp_path / "data" / "b", ns=(0, 0))
-    assert Part.of(function) != first
+    assert _reload.Part.of(function) != first
     (tmp_path / "data" / "gone").symlink_to("nowhere")
-    assert len(Part.of(function).state) == 3
+    assert len(_reload.Part.of(function).state) == 3
     monkeypatch.setattr(_reload, "MAX_FILES", 2)
-    assert len(Part.of(function).state) == 2
+    assert len(_reload.Part.of(function).state) == 2
 
 
 async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -79,7 +78,7 @@ async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture)
     loaded = Loaded(configuration=Configuration(), origins={}, file=None)
     async with spear.open_spearlet() as spearlet:
         with caplog.at_level(logging.INFO, "spear.cli"):
-            await Reloader(Applied(spearlet), load, loaded).reload()
+            await _reload.Reloader(_reload.Applied(spearlet), load, loaded).reload()
     assert "because of a bug in Spear" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
@@ -95,7 +94,7 @@ async def test_a_configuration_that_takes_too_long(
 
     loaded = Loaded(configuration=Configuration(), origins={}, file=None)
     async with spear.open_spearlet() as spearlet:
-        reloader = Reloader(Applied(spearlet), load, loaded)
+        reloader = _reload.Reloader(_reload.Applied(spearlet), load, loaded)
         try:
             for _ in range(2):  # the second process waits for the first one
                 caplog.clear()

@@ -15,7 +15,6 @@ import trio
 import spear
 from spear import FunctionRaised, NotFound, Rejected, WorkerDied
 from spear._breakpoints import MAX_LINE_BYTES, VARIABLE
-from spear.cli._development import FOREVER_SECONDS
 from spear.cli._terminals import Terminal, Terminals, listen
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ async def pid() -> int:
 """
 
 
-PATIENT = spear.HostLimits(wire=spear.WireLimits(heartbeat_seconds=FOREVER_SECONDS))
+PATIENT = spear.HostLimits(wire=spear.WireLimits(heartbeat_seconds=1e6))
 """Limits of a host whose instances may stand still."""
 
 

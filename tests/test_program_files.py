@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spear.cli import _imports
-from spear.cli._imports import files_of
+from spear import _program_files
+from spear._program_files import files_of
 
 
 def write(place: Path, **files: str) -> None:
@@ -60,5 +60,5 @@ def test_a_file_that_cannot_be_parsed_has_no_imports(text: str, tmp_path: Path) 
 
 def test_the_number_of_modules_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, a="import b", b="import c", c="import d", d="")
-    monkeypatch.setattr(_imports, "MAX_MODULES", 2)
+    monkeypatch.setattr(_program_files, "MAX_MODULES", 2)
     assert names_of(tmp_path, "a.py") == ["a.py", "b.py"]

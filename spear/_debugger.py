@@ -22,11 +22,11 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final, final
 
-from spear._breakpoints import MAX_LINE_BYTES, VARIABLE, pid_of_peer
+from ._breakpoints import MAX_LINE_BYTES, VARIABLE, pid_of_peer
 
 logger: Final = logging.getLogger("spear.agent")
 
-CONNECT_SECONDS: Final = 5.0
+HOST_SECONDS: Final = 5.0
 """Seconds that the host has to accept a connection; it does so at once unless it is overloaded."""
 
 MAX_CHARACTERS: Final = MAX_LINE_BYTES // 16
@@ -86,7 +86,7 @@ def _pass_over(place: str, why: str, *, again: bool = False) -> None:
 def _connect(name: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.settimeout(CONNECT_SECONDS)
+        sock.settimeout(HOST_SECONDS)
         sock.connect(f"\0{name}")
         if pid_of_peer(sock) is None:
             raise PermissionError("another user listens there")

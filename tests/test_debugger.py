@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spear import _debugger
 from spear._breakpoints import MAX_LINE_BYTES, VARIABLE
-from spear.agent import _debugger
-from spear.agent._program import hook_breakpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,28 +177,3 @@ def test_a_value_of_any_size_is_cut_to_a_line_of_the_exchange() -> None:
         exchange.close()
         exchange.flush()
         assert exchange.readline() == ""
-
-
-def test_a_debugger_that_the_environment_chooses_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "breakpointhook", sys.__breakpointhook__)
-    monkeypatch.setenv("PYTHONBREAKPOINT", "ipdb.set_trace")
-    hook_breakpoints()
-    assert sys.breakpointhook is sys.__breakpointhook__
-
-
-def test_the_hook_of_instances_stops_in_its_caller(
-    played: PlayedHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "breakpointhook", sys.__breakpointhook__)
-    monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
-    hook_breakpoints()
-
-    def work() -> int:
-        found = 1
-        breakpoint()
-        return found
-
-    join = played.answer({"attached": ""}, {"line": "found = 3"}, {"line": "c"})
-    assert run_apart(work) == [3]
-    join()
-    assert played.said("place")[0].endswith(" in work")
