@@ -24,7 +24,7 @@ from typing import Final, final
 
 from ._breakpoints import MAX_LINE_BYTES, VARIABLE, pid_of_peer
 
-logger: Final = logging.getLogger("spear.agent")
+logger: Final = logging.getLogger("spear.function.breakpoint")
 
 HOST_SECONDS: Final = 5.0
 """Seconds that the host has to accept a connection; it does so at once unless it is overloaded."""
@@ -60,7 +60,7 @@ def stop_at(frame: FrameType, header: str = "", commands: Iterable[str] = ()) ->
     if debugger is None or not debugger.exchange.is_open:
         name = os.environ.get(VARIABLE)
         if not name:
-            _pass_over(place, "this host has no debugger; use spear dev, or docs/debugging.md")
+            _pass_over(place, "only `spear dev` has a debugger")
             return
         try:
             exchange = Exchange(_connect(name))

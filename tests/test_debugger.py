@@ -158,7 +158,7 @@ def test_a_served_host_passes_a_breakpoint_over_and_says_so_once(
     monkeypatch.setattr(_debugger, "_passed", set())
     assert [stopping(), stopping()] == [2, 2]
     (record,) = caplog.records
-    assert "was passed over: this host has no debugger; use spear dev" in record.message
+    assert "was passed over: only `spear dev` has a debugger" in record.message
 
 
 def test_a_value_of_any_size_is_cut_to_a_line_of_the_exchange() -> None:

@@ -218,7 +218,7 @@ def test_a_breakpoint_without_a_development_host_is_passed_over(
     done = terminal.run("call", "prog.py:stop", "1")
     assert (done.status, done.output) == (0, b"2\n")
     assert "breakpoint() at prog.py:10 in stop was passed over" in done.errors
-    assert "use spear dev" in done.errors
+    assert "only `spear dev` has a debugger" in done.errors
     done = terminal.run("call", "prog.py:stop", "1", "--env", "PYTHONBREAKPOINT=0")
     assert (done.status, done.output, done.errors) == (0, b"2\n", "")
 
