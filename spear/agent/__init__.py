@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._app import Agent as Agent
     from ._context import CallContext as CallContext
     from ._context import context as context
+    from ._context import using_context as using_context
     from ._items import Items as Items
     from ._lambda_context import LambdaContext as LambdaContext
     from ._loader import LoadFailed as LoadFailed
@@ -41,6 +42,7 @@ _HOMES = {
     "load_agent": "._loader",
     "serve": "._serve",
     "write_stub": "._stubs",
+    "using_context": "._context",
 }
 
 __all__ = [*_HOMES]

@@ -8,8 +8,8 @@ since most functions need none.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from math import ceil, inf
@@ -55,9 +55,11 @@ if TYPE_CHECKING:
 CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
 """The tuple (call, name of the function, deadline, service, bridge from asyncio to Trio or None)."""
 
-current: Final[ContextVar[CurrentCall | Callable[[], CurrentCall] | str]] = ContextVar("spear call")
-"""The current call, or a function that returns it; or the name of a batched function, which runs on
-behalf of several calls."""
+current: Final[ContextVar[CurrentCall | Callable[[], CurrentCall] | CallContext | str]] = (
+    ContextVar("spear call")
+)
+"""The current call, or a function that returns it, or a context made for a test; or the name of a
+batched function, which runs on behalf of several calls."""
 
 
 def context() -> CallContext:
@@ -79,13 +81,27 @@ def context() -> CallContext:
             f"{state}() gets several calls at once, and has no context of one call: pass what the "
             "function needs as a part of each item"
         )
+    if isinstance(state, CallContext):
+        return state
     return CallContext(state if isinstance(state, tuple) else state())
 
 
-@final
+@contextmanager
+def using_context(call: CallContext) -> Iterator[None]:
+    """Let :func:`context` return ``call`` inside the block, and in threads and tasks started there."""
+    token = current.set(call)
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
 @protected_class
 class CallContext:
-    """A call as seen by the function that handles it; returned by :func:`context`."""
+    """A call as seen by the function that handles it; returned by :func:`context`.
+
+    Only :mod:`spear.testing` has a subclass, for functions that are called without a host.
+    """
 
     __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service")
 
@@ -93,7 +109,7 @@ class CallContext:
         self._call, self._function, self._deadline, self._service, self._bridge = state
 
     def __repr__(self) -> str:
-        return f"<CallContext {self._function}, call {self._call.id} of {self.instance_id}>"
+        return f"<CallContext {self.function}, call {self.call_id} of {self.instance_id}>"
 
     # -- information ----------------------------------------------------------------------------------
 
@@ -154,8 +170,8 @@ class CallContext:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """The logger ``spear.function.<name>``, with the call's number as ``call`` in each record."""
-        logger = logging.getLogger(f"spear.function.{self._function}")
-        return logging.LoggerAdapter(logger, {"call": self._call.id})
+        logger = logging.getLogger(f"spear.function.{self.function}")
+        return logging.LoggerAdapter(logger, {"call": self.call_id})
 
     @property
     def items(self) -> Items[Value]:
@@ -235,24 +251,23 @@ class CallContext:
             CallFailed: the call failed; the subclass is the reason.
             ChannelClosed, ChannelBroken: the host is shutting down, or the connection is lost.
         """
-        expected = build_expected_type(returns)
-        payload, is_cbor = encode_call(function, arguments, keywords)
-        return await self._call_other(function, payload, is_cbor, timeout, expected)
+        return await self._call_other(function, arguments, keywords, timeout, returns)
 
     async def _call_other(
         self,
         function: str,
-        payload: Payload,
-        is_cbor: bool,
+        arguments: Sequence[object],
+        keywords: Mapping[str, object],
         timeout: float | None,
-        expected: ExpectedType | None,
+        returns: object,
         key: str | None = None,
     ) -> object:
-        arguments = (function, payload, is_cbor, timeout, key)
+        expected = build_expected_type(returns)
+        request = (function, *encode_call(function, arguments, keywords), timeout, key)
         if self._bridge is not None:
-            response = await self._bridge.run_in_trio(self._request, *arguments)
+            response = await self._bridge.run_in_trio(self._request, *request)
         else:
-            response = await self._request(*arguments)
+            response = await self._request(*request)
         return _decoded(response, function, expected)
 
     @overload
@@ -291,6 +306,16 @@ class CallContext:
         Raises:
             trio.Cancelled: the call that this function handles was cancelled.
         """
+        return self._call_from_thread(function, arguments, keywords, timeout, returns)
+
+    def _call_from_thread(
+        self,
+        function: str,
+        arguments: Sequence[object],
+        keywords: Mapping[str, object],
+        timeout: float | None,
+        returns: object,
+    ) -> object:
         expected = build_expected_type(returns)
         payload, is_cbor = encode_call(function, arguments, keywords)
         if get_ident() == self._service.thread:
@@ -355,8 +380,7 @@ class CallContext:
         **keywords: object,
     ) -> AbstractAsyncContextManager[Items[object]]: ...
 
-    @protected_block
-    async def stream(
+    def stream(
         self,
         function: str,
         /,
@@ -364,7 +388,7 @@ class CallContext:
         timeout: float | None = None,
         returns: object = None,
         **keywords: object,
-    ) -> AsyncIterator[Items[object]]:
+    ) -> AbstractAsyncContextManager[Items[object]]:
         """Call another function of the host that returns a stream, and iterate over its items.
 
         Leaving the block before the end cancels the function. Only for Trio code. ``returns`` is the type
@@ -373,6 +397,17 @@ class CallContext:
         Raises:
             Errors of :meth:`call`, on entering the block or while iterating.
         """
+        return self._stream(function, arguments, keywords, timeout, returns)
+
+    @protected_block
+    async def _stream(
+        self,
+        function: str,
+        arguments: Sequence[object],
+        keywords: Mapping[str, object],
+        timeout: float | None,
+        returns: object,
+    ) -> AsyncIterator[Items[object]]:
         if self._bridge is not None:
             raise LocalProtocolError(
                 "asyncio functions cannot receive streams: use call(), or write the function for Trio"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-from spear.annotations import build_expected_type
-from spear.wire import encode_call
-
 from ._context import context
 
 if TYPE_CHECKING:
@@ -94,6 +91,4 @@ async def call_once(
         Rejected: the key was used with other arguments.
         SpearError: :func:`call` failed.
     """
-    expected = build_expected_type(returns)
-    payload, is_cbor = encode_call(function, arguments, keywords)
-    return await context()._call_other(function, payload, is_cbor, timeout, expected, key)
+    return await context()._call_other(function, arguments, keywords, timeout, returns, key)

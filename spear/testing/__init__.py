@@ -25,6 +25,10 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from ._batches import check_channel_with_bad_batches as check_channel_with_bad_batches
+    from ._calling import DirectCall as DirectCall
+    from ._calling import NestedCall as NestedCall
+    from ._calling import StandIn as StandIn
+    from ._calling import calling as calling
     from ._cancel_sweep import Resources as Resources
     from ._cancel_sweep import Sweep as Sweep
     from ._cancel_sweep import cancel_sweep as cancel_sweep
@@ -71,9 +75,11 @@ _HOMES = {
     "CallHandler": "._services",
     "ConnectionPair": "._wire",
     "Cut": "._wire",
+    "DirectCall": "._calling",
     "Functions": "._services",
     "InterruptSweep": "._interrupt_sweep",
     "MakeRuntime": "._runtimes",
+    "NestedCall": "._calling",
     "OpenPair": "._conformance",
     "OpenRaw": "._misbehaviour",
     "OpenStreams": "._streams",
@@ -90,12 +96,14 @@ _HOMES = {
     "Simulation": "._simulation",
     "SimulationReport": "._simulation",
     "SpearDeploy": "._deploy_fixture",
+    "StandIn": "._calling",
     "Sweep": "._cancel_sweep",
     "TRANSPORT_CASES": "._transports",
     "TransportSubject": "._transports",
     "TrioStateMachine": "._stateful",
     "WireEnd": "._wire",
     "byte_cuts": "._wire",
+    "calling": "._calling",
     "cancel_sweep": "._cancel_sweep",
     "check_channel": "._channels",
     "check_channel_with_bad_batches": "._batches",
