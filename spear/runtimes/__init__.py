@@ -21,6 +21,7 @@ from ._logs import LogBook as LogBook
 from ._logs import OnLine as OnLine
 from ._registry import RuntimeRegistry as RuntimeRegistry
 from ._states import OnEvent as OnEvent
+from .memory import CrashingAgent as CrashingAgent
 from .memory import LocalAgent as LocalAgent
 from .memory import MemoryRuntime as MemoryRuntime
 from .memory import MemorySettings as MemorySettings

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from ._conformance import CHANNEL_CASES as CHANNEL_CASES
     from ._conformance import OpenPair as OpenPair
     from ._deploy_fixture import SpearDeploy as SpearDeploy
+    from ._faulty import CallNumbers as CallNumbers
+    from ._faulty import Faulty as Faulty
+    from ._faulty import FaultyCalls as FaultyCalls
+    from ._faulty import InjectedFault as InjectedFault
     from ._interrupt_sweep import InterruptSweep as InterruptSweep
     from ._interrupt_sweep import interrupt_sweep as interrupt_sweep
     from ._misbehaviour import PEER_CASES as PEER_CASES
@@ -73,9 +77,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "CHANNEL_CASES": "._conformance",
     "CallHandler": "._services",
+    "CallNumbers": "._faulty",
     "ConnectionPair": "._wire",
     "Cut": "._wire",
     "DirectCall": "._calling",
+    "InjectedFault": "._faulty",
+    "Faulty": "._faulty",
+    "FaultyCalls": "._faulty",
     "Functions": "._services",
     "InterruptSweep": "._interrupt_sweep",
     "MakeRuntime": "._runtimes",

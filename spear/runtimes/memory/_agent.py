@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from spear._ids import InstanceId
     from spear._limits import WireLimits
     from spear._retry_policy import RetryPolicy
     from spear.channels import Service, ThreadedFunctions
@@ -68,3 +69,11 @@ class LocalAgent(Protocol):
 
     def limits(self, base: WireLimits) -> WireLimits:
         """Return the limits ``base`` with the agent's own concurrency."""
+
+
+@runtime_checkable
+class CrashingAgent(Protocol):
+    """An agent whose instances can die as processes do; for tests, see :class:`spear.testing.Faulty`."""
+
+    async def wait_crashed(self, instance: InstanceId) -> tuple[int, str]:
+        """Wait until an instance is to die; return its exit status and its last lines on stderr."""

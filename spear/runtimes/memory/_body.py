@@ -18,7 +18,7 @@ from spear.transports import MemoryAddress
 from spear.wire import BootstrapRecord
 
 from .._body import InstanceBody
-from ._agent import ThreadedService
+from ._agent import CrashingAgent, ThreadedService
 
 if TYPE_CHECKING:
     from spear._host_limits import InstanceTimeouts
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationChannel, Endpoint
     from spear.transports import TransportRegistry
 
+    from .._logs import LogBook
     from ._agent import LocalAgent
 
 _NOT_ITS_OWN: Final = (trio.Cancelled, KeyboardInterrupt)
@@ -39,6 +40,7 @@ class MemoryBody(InstanceBody):
     Args:
         agent: the agent to run.
         endpoint: the endpoint at which the agent logs in.
+        book: the log of the instance.
         limits: the limits of the host.
         timeouts: the timeouts of the instance.
         transports: the transports of the host.
@@ -51,6 +53,7 @@ class MemoryBody(InstanceBody):
         self,
         agent: LocalAgent,
         endpoint: Endpoint,
+        book: LogBook,
         limits: WireLimits,
         timeouts: InstanceTimeouts,
         transports: TransportRegistry,
@@ -59,6 +62,7 @@ class MemoryBody(InstanceBody):
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
+        self._book = book
         self._limits = limits
         self._timeouts = timeouts
         self._transports = transports
@@ -80,9 +84,10 @@ class MemoryBody(InstanceBody):
                 async with self._agent.running(self._limits, debug=self._debug):
                     is_started = True
                     task_status.started()
-                    await self._serve()
-            self.exit_status = None if self._scope.cancelled_caught else 0
-            self.failure = self.failure or "has ended"
+                    await self._serve_until_crash()
+            if not self.has_ended:
+                self.exit_status = None if self._scope.cancelled_caught else 0
+                self.failure = self.failure or "has ended"
         except BaseException as error:
             is_ours = any(issubclass(type(each), _NOT_ITS_OWN) for each in leaves_of(error))
             if is_ours or (isinstance(error, SpearError) and not is_started):
@@ -90,11 +95,32 @@ class MemoryBody(InstanceBody):
             if not is_started:
                 name = self._endpoint.instance_id
                 raise SpawnFailed(f"{name} did not start: {_story(error)}") from error
-            self.exit_status = 1
-            self.failure = f"has failed: {_story(error)}"
+            if not self.has_ended:
+                self.exit_status = 1
+                self.failure = f"has failed: {_story(error)}"
         finally:
             self.has_ended = True
             self._ended.set()
+
+    async def _serve_until_crash(self) -> None:
+        agent = self._agent
+        if not isinstance(agent, CrashingAgent):
+            await self._serve()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._crash, agent)
+            await self._serve()
+            nursery.cancel_scope.cancel()
+
+    async def _crash(self, agent: CrashingAgent) -> None:
+        """End the instance when the agent says so. Its tasks unwind after the host has seen its end."""
+        self.exit_status, stderr = await agent.wait_crashed(self._endpoint.instance_id)
+        tail = self._book.tail("stderr")
+        tail.feed(stderr.encode())
+        tail.finish()
+        self.has_ended = True
+        self._ended.set()
+        self._scope.cancel()
 
     async def _serve(self) -> None:
         """Serve the host until one side ends the instance."""

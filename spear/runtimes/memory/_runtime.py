@@ -104,7 +104,7 @@ class MemoryTemplate(InstanceTemplate):
         settings, limits = self._settings, self.spec.limits.wire
         transports = self.spec.factory.transports
         body = MemoryBody(
-            settings.agent, endpoint, limits, timeouts, transports, debug=settings.debug
+            settings.agent, endpoint, book, limits, timeouts, transports, debug=settings.debug
         )
         async with open_private_nursery() as nursery:
             await nursery.start(body.run)
