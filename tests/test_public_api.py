@@ -202,6 +202,7 @@ OTHERS = {
     "open_extension",
     "prepare",
     "terminate",
+    "wait_crashed",
     "wait_failed",
 }
 
