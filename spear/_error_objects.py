@@ -146,7 +146,7 @@ def _error_from(told: Mapping[object, object]) -> SpearError:
         return SpawnFailed(message, stderr_tail=tail)
     if kind == "ConfigurationError":
         return ConfigurationError(message, key=_text(told, "key"))
-    return _PLAIN.get(kind, CallFailed)(message)
+    return _PLAIN.get(kind, CallFailed)(message or "the host reported a failure without a message")
 
 
 def _text(told: Mapping[object, object], key: str) -> str:

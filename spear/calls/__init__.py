@@ -34,6 +34,7 @@ from ._map import MapItem as MapItem
 from ._map import MapOptions as MapOptions
 from ._map import MapResults as MapResults
 from ._map import OnError as OnError
+from ._map import arguments_of_item as arguments_of_item
 from ._mapping import AnyIterable as AnyIterable
 from ._mapping import Mapper as Mapper
 from ._mapping import open_source as open_source
@@ -58,6 +59,7 @@ from ._returns import R as R
 from ._scopes import effective_deadline as effective_deadline
 from ._scopes import leave_it_to_scope as leave_it_to_scope
 from ._streams import FunctionStream as FunctionStream
+from ._streams import ItemStream as ItemStream
 from ._streams import first_of as first_of
 from ._target import Callee as Callee
 from ._target import CallTarget as CallTarget

@@ -178,8 +178,8 @@ async def enter_stream(
                 raise
     late = partial(chooser.late, call.function, begun, deadline)
     opened = FunctionStream._create(
-        stream, call.function, late, deadline, callee,
-        sends_items=sends_items, convert=convert, reports=reports,
+        stream, call.function, late, deadline, callee.id,
+        sends_items=sends_items, convert=convert, reports=reports, callee=callee,
     )  # fmt: skip
     return cast("FunctionStream", opened)
 

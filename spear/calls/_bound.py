@@ -70,13 +70,17 @@ class BoundCall(Generic[R], metaclass=NoPublicConstructor):
             execution_seconds=response.execution_seconds,
         )
 
-    def submit(self, *, on_end: OnEnd | None = None) -> Execution[R]:
+    def submit(
+        self, *, on_end: OnEnd | None = None, execution_id: str | None = None
+    ) -> Execution[R]:
         """Submit the call, as :meth:`Function.submit` does. Returns at once.
 
         Args:
             on_end: Called exactly once: when the execution has completed, failed, timed out or been
                 cancelled, or before this method raises. With a key, the function may still run after a
                 cancel or a timeout. Its arguments then count against ``HostLimits.submitted_bytes``.
+
+            execution_id: the id of the execution, which no other has; by default a new one.
 
         Raises:
             InvalidArguments: ``on_end`` is no plain function.
@@ -91,7 +95,11 @@ class BoundCall(Generic[R], metaclass=NoPublicConstructor):
         try:
             calls.expect_stream(False)
             execution = calls.submit(
-                payload, is_cbor, argument_bytes=self.argument_bytes, on_end=on_end
+                payload,
+                is_cbor,
+                argument_bytes=self.argument_bytes,
+                on_end=on_end,
+                execution_id=execution_id,
             )
             return cast("Execution[R]", execution)
         except BaseException:

@@ -183,7 +183,13 @@ class CallMaker(ABC):
 
     @abstractmethod
     def submit(
-        self, payload: Payload, is_cbor: bool, *, argument_bytes: int, on_end: OnEnd | None
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        *,
+        argument_bytes: int,
+        on_end: OnEnd | None,
+        execution_id: str | None = None,
     ) -> Execution:
         """Make one call without waiting for it; ``on_end`` is not called if this raises."""
 

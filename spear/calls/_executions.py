@@ -132,6 +132,16 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         end = trio.current_time() if self._ended is None else self._ended
         return end - self.submitted
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._scope.cancel_called
+
+    def abandon(self, reason: CallCancelled) -> None:
+        """End it with a reason, although its function may go on elsewhere."""
+        if not self._done.is_set():
+            self._end(ExecutionStatus.CANCELLED, reason)
+
     def cancel(self) -> None:
         """Cancel it and, unless the call has a key, its function. Does nothing after the end."""
         self._scope.cancel()
@@ -220,7 +230,7 @@ async def run_execution(execution: Execution, work: Work) -> None:
                 f"execution {execution.id} of {execution.function} was cancelled",
                 delivered="maybe" if begun else "no",
             )
-            execution._end(ExecutionStatus.CANCELLED, reason)
+            execution.abandon(reason)
             raise
         except DeadlineExceeded as failure:
             execution._end(ExecutionStatus.TIMEOUT, failure)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from math import inf
 from typing import (
     TYPE_CHECKING,
@@ -41,7 +42,7 @@ from ._options import CallOptions
 from ._returns import R
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from spear._errors import SpearError
@@ -145,6 +146,22 @@ def _note_of(failed: MapItem[object], name: str) -> str:
     """Return the note on the failure of an item, which a map has raised."""
     calls = f", after {failed.attempts} calls" if failed.attempts > 1 else ""
     return f"item {failed.index} of {name}(){calls}: {shown(failed.argument)}"
+
+
+def arguments_of_item(item: object, *, unpack: bool) -> tuple[object, ...]:
+    """Return the arguments of the call for an item. Raises InvalidArguments.
+
+    Args:
+        item: the item.
+        unpack: whether the item is an iterable of arguments, as for ``starmap``.
+    """
+    if not unpack:
+        return (item,)
+    if isinstance(item, str | bytes | Mapping) or not isinstance(item, Iterable):
+        raise InvalidArguments(
+            f"starmap needs items that are lists of arguments, not {shown(item)}", code="bad_item"
+        )
+    return tuple(item)
 
 
 Opened: TypeAlias = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, cast, final
+from typing import TYPE_CHECKING, Generic, Protocol, cast, final
 
 import trio
 
@@ -25,10 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear._errors import Delivered
-    from spear.channels import CallStream, ExecutionResponse
+    from spear._ids import InstanceId
+    from spear.channels import ExecutionResponse
+    from spear.wire import Payload
 
     from ._attempts import Reports
     from ._target import Callee
+
+
+class ItemStream(Protocol):
+    """The items of a call in both directions, undecoded, and its end; see :class:`CallStream`."""
+
+    async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
+        """Send an item to the function."""
+
+    async def send_eof(self) -> None:
+        """Tell the function that no further item will be sent."""
+
+    async def receive_item(self) -> tuple[bytes, bool]:
+        """Return the next item, and whether it is CBOR. Raises trio.EndOfChannel after the last one."""
+
+    async def result(self) -> ExecutionResponse:
+        """Wait for the call's end, and return the result."""
 
 
 async def explain_loss(
@@ -62,17 +80,18 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
 
     def __init__(
         self,
-        stream: CallStream,
+        stream: ItemStream,
         function: str,
         late: Callable[[Delivered], DeadlineExceeded],
         deadline: float,
-        callee: Callee,
+        instance: InstanceId,
         *,
         sends_items: bool,
         convert: Callable[[Result], Result] | None = None,
         reports: Reports | None = None,
+        callee: Callee | None = None,
     ) -> None:
-        self.instance = callee.id
+        self.instance = instance
         self._convert = convert
         self._stream = stream
         self._function = function
@@ -180,6 +199,7 @@ class FunctionStream(Generic[R], metaclass=NoPublicConstructor):
             await leave_it_to_scope(self._deadline)
             self.failure = self._late(delivered)
         elif isinstance(error, ChannelBroken | ChannelClosed):
+            assert self._callee is not None  # there is one behind every channel
             self.failure = await explain_loss(self._callee, error, delivered)
         else:
             self.failure = error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from spear._errors import Rejected
+from spear._errors import Rejected, SpearError
+from spear.channels import open_private_nursery
 
-from ._errors import Problem
+from ._errors import Problem, describe
 from ._exchange import (
     add_keywords,
     alone,
     arguments_of,
     bad,
     choose_form,
+    execution_id_of,
     metadata_of,
     milliseconds,
     path_part,
@@ -24,6 +26,8 @@ from ._exchange import (
     timeout_of,
     value_of,
 )
+from ._forms import NOT_STORED, Messages, form_for
+from ._reports import ReportSender
 from ._show import show_execution, show_function
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 
     from ._app import App
     from ._request import Request
+
+
+_SINGLE: Final = "called for a single result"
 
 
 def find_function(app: App, name: str) -> Function:
@@ -195,7 +202,10 @@ def _argument(name: str, texts: list[str], signature: Signature | None) -> objec
 async def call(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
-    bound = await bind_arguments(app, request, function, "called for a single result")
+    if isinstance(form := form_for(request), Messages):
+        await _call_in_messages(app, request, function, form)
+        return
+    bound = await bind_arguments(app, request, function, _SINGLE)
     answer = await bound.ask()
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
@@ -205,11 +215,41 @@ async def call(app: App, request: Request, name: str) -> None:
     await request.respond(200, body, kind, headers)
 
 
+async def _call_in_messages(app: App, request: Request, function: Function, form: Messages) -> None:
+    """Call a function, and respond with its reports of progress and its end, as they come."""
+    reporter = ReportSender(request, form, app.settings.keep_alive_seconds)
+    function = function.options(on_progress=reporter.add)
+    bound = await bind_arguments(app, request, function, _SINGLE)
+    with app.budgets.streams.taking(1, request.client):
+        await request.begin(200, form.kind, NOT_STORED)
+        async with open_private_nursery() as nursery:
+            nursery.start_soon(reporter.run)
+            try:
+                answer = await bound.ask()
+            except SpearError as error:
+                tell_all = app.may_know_all(request)
+                told = describe(error, request_id=request.id, tell_all=tell_all)
+                last = form.failure(told)
+            else:
+                instance = None if answer.instance is None else str(answer.instance)
+                details = {"instance": instance, "execution_seconds": answer.execution_seconds}
+                last = form.details(details) + form.result(answer.result)
+                del answer
+            await reporter.send(last)
+        await request.end()
+
+
 async def submit(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/submit``: start a call that continues without its client."""
     function = find_function(app, name)
-    bound = await bind_arguments(app, request, function, "submitted", is_detached=True)
-    execution = bound.submit(on_end=request.hand_over())
+    execution_id = execution_id_of(request)
+    execution = None if execution_id is None else app.spearlet.executions.find(execution_id)
+    if execution is None:
+        bound = await bind_arguments(app, request, function, "submitted", is_detached=True)
+        on_end = request.hand_over()
+        execution = bound.submit(on_end=on_end, execution_id=execution_id)
+    elif (execution.deployment, execution.function) != (function.deployment, function.name):
+        raise Rejected(f"there is an execution {execution_id} of another function")
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))
     await respond_json(request, show_execution(execution), 202, headers)

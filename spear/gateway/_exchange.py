@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
 from spear._retry_policy import MAX_RETRIES, RetryPolicy
+from spear._stalls import STALLED
 from spear.wire import TooManyItems, decode_result, encode_alone
 
 from ._errors import Problem
@@ -21,17 +22,32 @@ from ._errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from spear.channels import Metadata
+    from spear.wire import HeadValue
+
     from ._request import Headers, MoreHeaders, Request
 
 T = TypeVar("T")
 
 JSON: Final = b"application/json"
 CBOR: Final = b"application/cbor"
+MESSAGES: Final = b"application/vnd.spear.messages+cbor-seq"
 BYTES: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; charset=utf-8"
 
 TRACE_HEADERS: Final = (b"traceparent", b"tracestate", b"baggage")
 MAX_TRACE_BYTES: Final = 8192
+
+RESERVED: Final = frozenset(
+    {
+        "caller",
+        "client_context",
+        STALLED,
+        "x-request-id",
+        *(each.decode() for each in TRACE_HEADERS),
+    }
+)
+"""Keys of metadata that Spear itself sets, and functions may trust."""
 
 MAX_ITEMS: Final = 1_048_576
 """Maximum number of items in a JSON body or message. Commas and brackets in strings count, too."""
@@ -41,6 +57,7 @@ MANY_BYTES: Final = 1 << 20
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,256}")
+_EXECUTION_ID: Final = re.compile(rb"[0-9a-f]{24,64}")
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -72,9 +89,10 @@ def identify(request: Request) -> str:
     return given.decode()
 
 
-def metadata_of(request: Request) -> dict[str, str]:
+def metadata_of(request: Request) -> Metadata:
     """Return the metadata that the function gets with the call. Raises Problem."""
-    metadata = {"x-request-id": request.id}
+    metadata = _own_metadata_of(request)
+    metadata["x-request-id"] = request.id
     size = 0
     for name in TRACE_HEADERS:
         value = request.headers.get(name)
@@ -87,6 +105,31 @@ def metadata_of(request: Request) -> dict[str, str]:
             "are allowed"
         )
     return metadata
+
+
+def _own_metadata_of(request: Request) -> dict[str, HeadValue]:
+    """Return the metadata that the caller names itself. Raises Problem."""
+    text = single(request, b"spear-metadata")
+    if text is None:
+        return {}
+    value = parse_json(text, "Spear-Metadata")
+    if len(text) > MAX_TRACE_BYTES or not isinstance(value, dict):
+        raise bad(f"Spear-Metadata must be a JSON object of at most {MAX_TRACE_BYTES} bytes")
+    if reserved := value.keys() & RESERVED:
+        raise bad(f"Spear-Metadata must not have {min(reserved)!r}, which Spear itself sets")
+    return value
+
+
+def execution_id_of(request: Request) -> str | None:
+    """Return the id for a submitted call, if the request chooses one. Raises Problem."""
+    value = single(request, b"spear-execution-id")
+    if value is None:
+        return None
+    if not _EXECUTION_ID.fullmatch(value):
+        raise bad(
+            "Spear-Execution-Id must have 24 to 64 of the characters 0-9 and a-f: use random ones"
+        )
+    return value.decode()
 
 
 def timeout_of(request: Request) -> float | None:
@@ -354,7 +397,7 @@ def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:
 
 
 _RAW: Final = frozenset({"*/*", "application/octet-stream", "application/*"})
-_CBOR: Final = frozenset({"application/cbor", "application/cbor-seq"})
+_CBOR: Final = frozenset({"application/cbor", "application/cbor-seq", MESSAGES.decode()})
 
 
 def show_document(request: Request, value: object) -> tuple[bytes, bytes]:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from ._exchange import BYTES, accepts, show, show_cbor
+from ._exchange import BYTES, MESSAGES, accepts, show, show_cbor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._request import Request
 
 EVENTS: Final = b"text/event-stream"
 LINES: Final = b"application/x-ndjson"
 SEQUENCE: Final = b"application/cbor-seq"
+
+
+NOT_STORED: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+"""Headers that stop proxies and caches from buffering or storing a stream."""
 
 
 class Form(Protocol):
@@ -23,6 +29,10 @@ class Form(Protocol):
     @property
     def kind(self) -> bytes:
         """The ``Content-Type`` of the response."""
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether the response begins before the first item, and failures are in it."""
 
     @property
     def is_cut(self) -> bool:
@@ -46,6 +56,7 @@ class Events:
     """A format that sends each item as a Server-Sent Event."""
 
     kind = EVENTS
+    is_at_once = False
     is_cut = False
 
     def item(self, number: int, value: object) -> bytes:
@@ -70,6 +81,7 @@ class Lines:
     """A format that sends each item as a line of JSON."""
 
     kind = LINES
+    is_at_once = False
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
@@ -94,6 +106,7 @@ class Sequence:
     """A format that sends each item as CBOR, without separators (RFC 8742)."""
 
     kind = SEQUENCE
+    is_at_once = False
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
@@ -118,6 +131,7 @@ class Raw:
     """A format that sends each item as bytes, without framing."""
 
     kind = BYTES
+    is_at_once = False
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
@@ -139,9 +153,56 @@ class Raw:
         return b""
 
 
+@final
+class Messages:
+    """A format that sends pairs of a kind and a content as CBOR (RFC 8742), for clients of Spear.
+
+    The end and a failure are messages, so that a client can tell both from a lost connection.
+    """
+
+    kind = MESSAGES
+    is_at_once = True
+    is_cut = False
+
+    def item(self, number: int, value: object) -> bytes:
+        """Return the item as a message."""
+        return b"\x82\x00" + show_cbor(value)
+
+    def sign_of_life(self) -> bytes:
+        """Return a message without content."""
+        return b"\x82\x01\xf6"
+
+    def end(self, count: int) -> bytes:
+        """Return the message with the result of a stream, which is None."""
+        return self.result(None)
+
+    def result(self, value: object) -> bytes:
+        """Return the message with the result."""
+        return b"\x82\x02" + show_cbor(value)
+
+    def failure(self, told: dict[str, object]) -> bytes:
+        """Return the message with the error."""
+        return b"\x82\x03" + show_cbor(told)
+
+    def report(self, value: object) -> bytes:
+        """Return the message with a report of progress."""
+        return b"\x82\x04" + show_cbor(value)
+
+    def details(self, told: Mapping[str, object]) -> bytes:
+        """Return the message with details of a call, which comes before its result."""
+        return b"\x82\x05" + show_cbor(told)
+
+
+def takes_messages(request: Request) -> bool:
+    """Return whether the client takes a response in messages."""
+    return MESSAGES.decode() in accepts(request)
+
+
 def form_for(request: Request) -> Form:
     """Return the format that the client accepts; JSON lines by default."""
     wanted = accepts(request)
+    if takes_messages(request):
+        return Messages()
     if "text/event-stream" in wanted:
         return Events()
     if "application/cbor-seq" in wanted or "application/cbor" in wanted:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -14,7 +15,8 @@ from spear.channels import open_private_nursery
 from ._calls import expect_stream, find_function, query_arguments, with_options
 from ._errors import Problem, describe
 from ._exchange import add_keywords, arguments_of
-from ._forms import form_for
+from ._forms import NOT_STORED, Messages, form_for
+from ._reports import ReportSender
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from ._app import App
     from ._forms import Form
     from ._request import Request
-
-_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
-"""Headers that stop proxies and caches from buffering or storing a stream."""
 
 GOING_AWAY: Final = "GoingAway"
 
@@ -43,12 +42,16 @@ class ItemSource(Protocol):
 async def stream(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/stream``: call a function, and respond with its items."""
     function = find_function(app, name)
+    reporter: ReportSender | None = None
+    if isinstance(form := form_for(request), Messages):
+        reporter = ReportSender(request, form)
+        function = function.options(on_progress=reporter.add)
     bound = await _bind_arguments(app, request, function)
     with app.budgets.streams.taking(1, request.client):
         async with bound.stream() as items:
             place = ((b"spear-instance", str(items.instance).encode()),)
             request.extra += place
-            await send_items(app, request, items)
+            await send_items(app, request, items, reporter=reporter)
 
 
 async def _bind_arguments(app: App, request: Request, function: Function) -> BoundCall:
@@ -63,12 +66,17 @@ async def _bind_arguments(app: App, request: Request, function: Function) -> Bou
 
 async def send_head(request: Request) -> None:
     """Respond to HEAD with the head that :func:`send_items` would send."""
-    await request.begin(200, form_for(request).kind, _HEADERS)
+    await request.begin(200, form_for(request).kind, NOT_STORED)
     await request.end()
 
 
 async def send_items(
-    app: App, request: Request, source: ItemSource, *, at_once: bool = False
+    app: App,
+    request: Request,
+    source: ItemSource,
+    *,
+    at_once: bool = False,
+    reporter: ReportSender | None = None,
 ) -> None:
     """Respond with the items of a source, until it ends or the gateway closes.
 
@@ -78,6 +86,7 @@ async def send_items(
         source: the items.
         at_once: whether to begin the response before the first item. Otherwise an error that comes first
             can still be an error response.
+        reporter: sends reports of progress between the items; None if the form has none.
 
     Raises:
         SpearError: the source failed before the response began.
@@ -86,10 +95,13 @@ async def send_items(
     with trio.CancelScope() as scope:
         async with open_private_nursery() as nursery:
             nursery.start_soon(_cancel_when, app.closing, scope)
-            if at_once:
-                await request.begin(200, form.kind, _HEADERS)
+            if reporter is not None:
+                nursery.start_soon(reporter.run)
+            if at_once or form.is_at_once:
+                await request.begin(200, form.kind, NOT_STORED)
                 await _send(request, form.sign_of_life())
-            await _pump(app, request, source, form)
+            write = partial(_send, request) if reporter is None else reporter.send
+            await _pump(app, request, source, form, write)
     if scope.cancelled_caught:
         problem = Problem(503, GOING_AWAY, "the host is shutting down", delivered=_known(source))
         await _fail(app, request, form, problem, _known(source))
@@ -105,7 +117,13 @@ async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _pump(app: App, request: Request, source: ItemSource, form: Form) -> None:
+async def _pump(
+    app: App,
+    request: Request,
+    source: ItemSource,
+    form: Form,
+    write: Callable[[bytes], Awaitable[None]],
+) -> None:
     count = 0
     items = aiter(source)
     try:
@@ -113,18 +131,18 @@ async def _pump(app: App, request: Request, source: ItemSource, form: Form) -> N
             with trio.move_on_after(app.settings.keep_alive_seconds) as patience:
                 item = await anext(items)
             if not request.status:
-                await request.begin(200, form.kind, _HEADERS)
+                await request.begin(200, form.kind, NOT_STORED)
             if patience.cancelled_caught:
-                await _send(request, form.sign_of_life())
+                await write(form.sign_of_life())
             else:
                 data = form.item(count, item)
                 del item  # free its memory: sending, and waiting for the next item, can take long
-                await _send(request, data)
+                await write(data)
                 count += 1
     except StopAsyncIteration:
         if not request.status:
-            await request.begin(200, form.kind, _HEADERS)
-        await _send(request, form.end(count))
+            await request.begin(200, form.kind, NOT_STORED)
+        await write(form.end(count))
         await request.end()
     except (SpearError, Problem) as error:
         if not request.status:

@@ -7,7 +7,10 @@ longer, because only the host knows whether the function has run.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from contextlib import AsyncExitStack
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import trio
 
@@ -15,32 +18,36 @@ from spear._errors import (
     ConfigurationError,
     DeadlineExceeded,
     InvalidArguments,
-    RemoteProtocolError,
 )
-from spear._ids import InstanceId
 from spear._limits import expect_timeout
 from spear.calls import (
+    ONE_ATTEMPT,
     Attempts,
     CallMaker,
     CallOptions,
+    FunctionStream,
+    Reports,
     effective_deadline,
     leave_it_to_scope,
 )
-from spear.channels import ExecutionResponse, protected_class
+from spear.channels import ExecutionResponse, protected_block, protected_class
 from spear.wire import CBOR, encode_call_alone
 
 from ._client import CBOR_KIND
+from ._failures import failure_of_untrusted
+from ._items import RemoteItemCalls
+from ._responses import details_untrusted, instance_of_untrusted, response_of_untrusted
+from ._streams import DETAILS, MESSAGES, PROGRESS, RESULT, HostMessages, RemoteItems
+from ._submitted import launch
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     from spear._retry_policy import RetryPolicy
     from spear.calls import (
         AssignmentObserver,
         Execution,
         FunctionDescription,
-        FunctionStream,
         ItemRunner,
         OnEnd,
     )
@@ -54,6 +61,9 @@ T = TypeVar("T")
 
 REPLY_SECONDS: Final = 1.0
 """Seconds after the deadline of a call that its host has to say so, and whether the function has run."""
+
+END_SECONDS: Final = 1.0
+"""Seconds to read the end of a response after its last message, so that its connection is kept."""
 
 BYTES_KIND: Final = b"application/octet-stream"
 
@@ -132,17 +142,27 @@ class RemoteCalls(CallMaker):
     ) -> Coroutine[object, object, ExecutionResponse]:
         """Make one call, as :meth:`Function.call` does; ``execution`` is notified of its instance."""
         if self.options.retry is not None:
-            return self.repeat(self._attempts(timeout, execution), payload, is_cbor)
+            return self.repeat(self.attempts(timeout, execution), payload, is_cbor)
         return self._request_once(payload, is_cbor, timeout, execution)
 
-    def _attempts(
-        self, timeout: float | None, execution: AssignmentObserver | None, *, is_item: bool = False
+    def attempts(
+        self,
+        timeout: float | None = None,
+        execution: AssignmentObserver | None = None,
+        *,
+        is_item: bool = False,
     ) -> Attempts:
-        assert self.options.retry is not None
+        """Return the attempts of one call, by the policy of its options.
+
+        Args:
+            timeout: seconds for all attempts; by default those of the function.
+            execution: the observer that is notified of the instance of each attempt; may be None.
+            is_item: whether the call is that of an item of a map.
+        """
         if timeout is not None:
             expect_timeout(timeout)
         return Attempts(
-            self.options.retry,
+            self.options.retry or ONE_ATTEMPT,
             None if is_item else self.home.retries,
             trio.current_time,
             self.home.rng,
@@ -160,22 +180,21 @@ class RemoteCalls(CallMaker):
         execution: AssignmentObserver | None = None,
     ) -> ExecutionResponse:
         """Make one attempt of a call. If cancelled, the host cancels the function."""
-        if self.options.on_progress is not None:
-            raise ConfigurationError(
-                "the option on_progress is not supported over HTTP: report progress as items of a stream"
-            )
         deadline, seconds, headers = await self.limit(timeout)
-        headers = [
-            *headers,
-            (b"accept", CBOR_KIND),
-            (b"content-type", CBOR_KIND if is_cbor else BYTES_KIND),
-        ]
-        path = f"{self.path}/call"
+        headers.append((b"content-type", CBOR_KIND if is_cbor else BYTES_KIND))
+        if self.options.retry is not None:  # the client makes the attempts
+            headers.append((b"spear-max-attempts", b"1"))
         assert isinstance(payload, bytes)
         try:
             with trio.CancelScope(deadline=deadline + REPLY_SECONDS) as scope:
+                if self.options.on_progress is not None:
+                    return await self._request_reporting(headers, payload, seconds, execution)
                 head, body = await self.client.exchange(
-                    b"POST", path, headers, payload, may_repeat=self.options.key is not None
+                    b"POST",
+                    f"{self.path}/call",
+                    [*headers, (b"accept", CBOR_KIND)],
+                    payload,
+                    may_repeat=self.options.key is not None,
                 )
         except DeadlineExceeded:
             await leave_it_to_scope(deadline)
@@ -186,6 +205,64 @@ class RemoteCalls(CallMaker):
         if execution is not None and (instance := instance_of_untrusted(head)) is not None:
             execution.assigned(instance)
         return response_of_untrusted(head, body, self.client.address.where)
+
+    async def _request_reporting(
+        self,
+        headers: RequestHeaders,
+        body: bytes,
+        seconds: float,
+        execution: AssignmentObserver | None,
+    ) -> ExecutionResponse:
+        """Make one attempt of a call whose progress is reported."""
+        assert self.options.on_progress is not None
+        reports = Reports(self.options.on_progress)
+        may_repeat = self.options.key is not None
+        async with self._open_messages(
+            "call", headers, body, seconds, inf, may_repeat=may_repeat
+        ) as (_, messages):
+            micros = 0
+            while True:
+                kind, content = await messages.receive()
+                if kind == PROGRESS:
+                    reports(content, True)
+                elif kind == DETAILS:
+                    instance, micros = details_untrusted(content)
+                    if instance is not None and execution is not None:
+                        execution.assigned(instance)
+                elif kind == RESULT:
+                    return ExecutionResponse(content, CBOR, micros)
+
+    @protected_block
+    async def _open_messages(
+        self,
+        way: str,
+        headers: RequestHeaders,
+        body: bytes,
+        seconds: float,
+        latest: float,
+        *,
+        may_repeat: bool = False,
+    ) -> AsyncIterator[tuple[ResponseHead, HostMessages]]:
+        """Make a request whose response is messages; leaving the block early cancels the call."""
+        client = self.client
+        connection, head = await client.begin(
+            b"POST",
+            f"{self.path}/{way}",
+            [*headers, (b"accept", MESSAGES), (b"accept", CBOR_KIND)],
+            body,
+            may_repeat=may_repeat,
+        )
+        if head.status >= 400:
+            content = await client.read_body(connection)
+            raise failure_of_untrusted(head, content, client.address.where)
+        messages = HostMessages(client, connection, self.name, seconds, latest)
+        try:
+            if head.kind != MESSAGES:
+                raise client.not_a_host()
+            yield head, messages
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
+                await messages.aclose()
 
     async def limit(self, timeout: float | None) -> tuple[float, float, RequestHeaders]:
         """Return a call's deadline in Trio's time, its seconds, and its headers.
@@ -209,31 +286,90 @@ class RemoteCalls(CallMaker):
             whole = scope_seconds
             timeout = seconds = min(seconds, scope_seconds)
         if timeout is None:
-            return now + whole, seconds, self._headers
+            return now + whole, seconds, [*self._headers]
         return now + whole, seconds, [*self._headers, (b"spear-timeout", _number(timeout))]
 
     # -- later, streams, many items -----------------------------------------------------------
 
     def submit(
-        self, payload: Payload, is_cbor: bool, *, argument_bytes: int, on_end: OnEnd | None
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        *,
+        argument_bytes: int,
+        on_end: OnEnd | None,
+        execution_id: str | None = None,
     ) -> Execution:
-        """Submit a call to the host; ``on_end`` is not called if this raises."""
-        raise ConfigurationError("this is not supported over HTTP yet: call the function")
+        """Submit a call to the host, where it goes on without this client."""
+        options = self.options
+        if options.on_progress is not None:
+            raise ConfigurationError("on_progress is not supported for submitted calls over HTTP")
+        headers = [*self._headers, (b"content-type", CBOR_KIND if is_cbor else BYTES_KIND)]
+        headers.append((b"accept", CBOR_KIND))
+        if options.timeout is not None:
+            headers.append((b"spear-timeout", _number(options.timeout)))
+        if options.retry is not None:  # the host makes the attempts
+            if options.retry.idempotent:
+                raise ConfigurationError(
+                    "a retry policy with idempotent=True is not supported for submitted calls over HTTP: "
+                    "set it for the function or its deployment"
+                )
+            headers.append((b"spear-max-attempts", b"%d" % options.retry.max_attempts))
+        assert isinstance(payload, bytes)
+        return launch(
+            self, payload, headers,
+            argument_bytes=argument_bytes, on_end=on_end, execution_id=execution_id,
+        )  # fmt: skip
 
-    def open_stream(
+    @protected_block
+    async def open_stream(
         self,
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
         *,
         sends_items: bool = False,
-    ) -> AbstractAsyncContextManager[FunctionStream]:
+    ) -> AsyncIterator[FunctionStream]:
         """Open a stream, as :meth:`Function.stream` does, with encoded arguments."""
-        raise ConfigurationError("this is not supported over HTTP yet: call the function")
+        if sends_items:
+            raise ConfigurationError(
+                "sends_items is not supported over HTTP: pass items as an argument, or use a WebSocket"
+            )
+        deadline, seconds, headers = await self.limit(timeout)
+        headers.append((b"content-type", CBOR_KIND if is_cbor else BYTES_KIND))
+        latest = deadline + REPLY_SECONDS
+        on_progress = self.options.on_progress
+        reports = None if on_progress is None else Reports(on_progress)
+        assert isinstance(payload, bytes)
+        try:
+            async with AsyncExitStack() as stack:
+                with trio.CancelScope(deadline=latest) as scope:
+                    head, messages = await stack.enter_async_context(
+                        self._open_messages("stream", headers, payload, seconds, latest)
+                    )
+                if scope.cancelled_caught:
+                    raise DeadlineExceeded.of_call(self.name, seconds, "maybe")
+                instance = instance_of_untrusted(head)
+                if instance is None:
+                    raise self.client.not_a_host()
+                stream = FunctionStream._create(
+                    RemoteItems(messages, reports),
+                    self.name,
+                    partial(DeadlineExceeded.of_call, self.name, seconds),
+                    deadline,
+                    instance,
+                    sends_items=False,
+                    convert=None if self.expected is None else self.convert,
+                    reports=reports,
+                )
+                yield cast("FunctionStream", stream)
+        except DeadlineExceeded:
+            await leave_it_to_scope(deadline)
+            raise
 
     def run_items(self, limit: int | None, *, unpack: bool, keeps_items: bool) -> ItemRunner[T]:
         """Return a maker of the calls of a map."""
-        raise ConfigurationError("this is not supported over HTTP yet: call the function")
+        return RemoteItemCalls(self, limit, unpack=unpack, keeps_items=keeps_items)
 
     async def describe(self) -> dict[str, FunctionDescription]:
         """Return descriptions of the deployment's functions by name. A checkpoint."""
@@ -245,8 +381,6 @@ def _headers_of(options: CallOptions) -> RequestHeaders:
     headers: RequestHeaders = []
     if options.queue_timeout is not None:
         headers.append((b"spear-queue-timeout", _number(options.queue_timeout)))
-    if options.retry is not None:  # the client makes the attempts
-        headers.append((b"spear-max-attempts", b"1"))
     for name, header, text in (
         ("key", b"idempotency-key", options.key),
         ("session", b"spear-session", options.session),
@@ -268,33 +402,3 @@ def _headers_of(options: CallOptions) -> RequestHeaders:
 
 def _number(seconds: float) -> bytes:
     return b"inf" if seconds == float("inf") else b"%.9g" % seconds
-
-
-def instance_of_untrusted(head: ResponseHead) -> InstanceId | None:
-    """Return the instance that a response names; None if it names none, or wrongly."""
-    text = head.headers.get(b"spear-instance", b"").decode("latin-1")
-    return read_instance(text)
-
-
-def read_instance(text: object) -> InstanceId | None:
-    """Return the instance that a text names, as in ``process:shop-1#1``; None if it names none."""
-    if not isinstance(text, str):
-        return None
-    runtime, _, rest = text.partition(":")
-    name, _, incarnation = rest.rpartition("#")
-    try:
-        return InstanceId(runtime, name, int(incarnation))
-    except (ValueError, ConfigurationError):
-        return None
-
-
-def response_of_untrusted(head: ResponseHead, body: bytes, where: str) -> ExecutionResponse:
-    """Return the result in a response. Raises RemoteProtocolError if there is none."""
-    if head.status != 200 or head.kind != CBOR_KIND:
-        what = f"{where} has sent no result, but {head.kind.decode('latin-1')[:100]!r}"
-        raise RemoteProtocolError(f"{what}: check the address", delivered="maybe")
-    try:
-        millis = float(head.headers.get(b"spear-duration-ms", b"0"))
-    except ValueError:
-        millis = 0.0
-    return ExecutionResponse(body, CBOR, round(millis * 1000) if 0 <= millis < 1e12 else 0)

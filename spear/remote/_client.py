@@ -15,6 +15,8 @@ from ._failures import failure_of_untrusted, read_document_untrusted
 from ._pool import ConnectionPool
 
 if TYPE_CHECKING:
+    from spear.calls import Execution
+
     from ._address import HostAddress
     from ._connection import RequestHeaders, ResponseHead
 
@@ -36,6 +38,9 @@ class HostClient:
         pool: the connections.
         address: the address of the host.
         nursery: the tasks of submitted calls; ends with the block of :func:`spear.connect`.
+        is_closed: whether that block has ended.
+        executions: submitted calls that have not ended.
+        waits: limits the connections that wait for their ends, so that other calls have some, too.
     """
 
     def __init__(self, pool: ConnectionPool, nursery: trio.Nursery) -> None:
@@ -43,6 +48,8 @@ class HostClient:
         self.address: HostAddress = pool.address
         self.nursery = nursery
         self.is_closed = False
+        self.executions: set[Execution] = set()
+        self.waits = trio.CapacityLimiter(max(1, pool.max_connections // 2))
         self._always: RequestHeaders = [(b"host", self.address.authority)]
         if self.address.authorization:
             self._always.append((b"authorization", self.address.authorization))

@@ -11,6 +11,7 @@ from ._address import read_address
 from ._client import HostClient
 from ._host import RemoteHost
 from ._pool import ConnectionPool
+from ._submitted import abandon
 
 if TYPE_CHECKING:
     import os
@@ -74,4 +75,5 @@ async def connect(
             yield host
         finally:
             client.is_closed = True
+            abandon(client)
             await pool.aclose()

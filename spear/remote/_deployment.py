@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING, cast, final
 from urllib.parse import quote
+
+import attrs
 
 from spear._errors import ConfigurationError, NotFound
 from spear._retry_policy import RetryPolicy
@@ -13,9 +16,12 @@ from spear.calls import NO_OPTIONS, Function, FunctionDescription, RetryBudget
 from spear.channels import protected_class
 
 from ._calls import RemoteCalls
+from ._submitted import attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from spear.calls import Execution
 
     from ._client import HostClient
 
@@ -68,12 +74,17 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         if name not in self.functions:
             hint = did_you_mean(name, self.functions)
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
-        path = f"/v1/functions/{quote(f'{self.name}.{name}', safe='')}"
-        calls = RemoteCalls(
-            name, self, self._client, path, NO_OPTIONS, is_stream=name in self.streams
-        )
-        function = self._by_name[name] = cast("Function", Function._create(calls))
+        function = self._by_name[name] = cast("Function", Function._create(self._calls_of(name)))
         return function
+
+    def _calls_of(self, name: str) -> RemoteCalls:
+        path = f"/v1/functions/{quote(f'{self.name}.{name}', safe='')}"
+        is_stream = name in self.streams
+        return RemoteCalls(name, self, self._client, path, NO_OPTIONS, is_stream=is_stream)
+
+    def _attach(self, function: str, execution_id: str) -> Execution:
+        """Return the execution of a submitted call of a function."""
+        return attach(self._calls_of(function), execution_id)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -110,6 +121,71 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         self.functions, self.streams = tuple(functions), frozenset(streams)
         self.retry_policies, self.timeouts = policies, {**self.timeouts, **timeouts}
         self._descriptions = descriptions
+
+    # -- operating ----------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, object]:
+        """Return its state, statistics and instances, as ``GET /v1/deployments/{name}`` has them.
+
+        A checkpoint. docs/http.md describes the document.
+
+        Raises:
+            NotFound: the host has no such deployment any more.
+        """
+        return await self._client.get(self._path)
+
+    async def scale(self, replicas: int | attrs.AttrsInstance) -> None:
+        """Change the number of replicas, as :meth:`spear.Deployment.scale` does. A checkpoint.
+
+        If cancelled, scaling goes on at the host; so it is with the other operations.
+
+        Args:
+            replicas: a fixed number, or a :class:`spear.Scale`.
+
+        Raises:
+            ConfigurationError: the number is not possible, or this client may not operate the host.
+            SpawnFailed: a new replica did not start.
+        """
+        wanted = attrs.asdict(replicas) if attrs.has(type(replicas)) else {"replicas": replicas}  # type: ignore[arg-type]  # checked just before
+        try:
+            body = json.dumps(wanted, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError.about(
+                "replicas", f"must be a number or a Scale: {error}"
+            ) from None
+        await self._client.post(f"{self._path}/scale", body)
+
+    async def restart(self) -> None:
+        """Replace every replica, as :meth:`spear.Deployment.restart` does. A checkpoint.
+
+        Raises:
+            SpawnFailed: a new replica did not start; the other old ones go on.
+            ConfigurationError: this client may not operate the host.
+        """
+        await self._client.post(f"{self._path}/restart")
+
+    async def stop(self) -> None:
+        """Stop all replicas; running and queued calls may finish for a while. A checkpoint.
+
+        Raises:
+            ConfigurationError: this client may not operate the host.
+        """
+        await self._client.post(f"{self._path}/stop")
+
+    async def start(self) -> None:
+        """Start it, if it is a deployment of the host's configuration that was stopped. A checkpoint.
+
+        Raises:
+            SpawnFailed: a replica did not start.
+            ConfigurationError: this client may not operate the host.
+        """
+        await self._client.post(f"{self._path}/start")
+
+    @property
+    def _path(self) -> str:
+        return f"/v1/deployments/{quote(self.name, safe='')}"
+
+    # -- functions as the host describes them -------------------------------------------------
 
     async def descriptions(self) -> dict[str, FunctionDescription]:
         """Return descriptions of its functions by name, as the host gives them. A checkpoint."""

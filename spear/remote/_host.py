@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, final
+from urllib.parse import quote
 
 from spear._errors import NotFound
+from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.channels import protected_class
 
 from ._deployment import RemoteDeployment, functions_untrusted
 
 if TYPE_CHECKING:
-    from spear.calls import Function
+    from spear.calls import Execution, Function
 
     from ._client import HostClient
 
@@ -78,6 +81,47 @@ class RemoteHost(metaclass=NoPublicConstructor):
             deployment._update_untrusted(functions)
             deployments[name] = deployment
         self._deployments = deployments
+
+    # -- the host itself ----------------------------------------------------------------------
+
+    async def status(self) -> dict[str, object]:
+        """Return the state and the statistics of the host, as ``GET /v1/statistics`` has them.
+
+        A checkpoint. docs/http.md describes the document.
+        """
+        return await self._client.get("/v1/statistics")
+
+    async def execution(self, execution_id: str) -> Execution:
+        """Return a submitted call by its id, also one that another program has submitted. A checkpoint.
+
+        Raises:
+            NotFound: the host has no such execution, or has forgotten it.
+        """
+        path = f"/v1/executions/{quote(str(execution_id), safe='')}"
+        document = await self._client.get(path)
+        deployment = self._deployments.get(str(document.get("deployment")))
+        if deployment is None:
+            deployment = await self.deployment(str(document.get("deployment")))
+        return deployment._attach(str(document.get("function")), str(execution_id))
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take no new calls, let running and queued calls finish, and stop the host. A checkpoint.
+
+        Returns when the host has begun.
+
+        Args:
+            seconds: time for the calls; by default the host's ``shutdown_seconds``.
+
+        Raises:
+            ConfigurationError: ``seconds`` is no number of seconds, or this client may not operate the
+                host.
+        """
+        if seconds is not None:
+            expect_seconds("seconds", seconds)
+        body = b"" if seconds is None else json.dumps({"seconds": seconds}).encode()
+        await self._client.post("/v1/drain", body)
+
+    # -- functions ----------------------------------------------------------------------------
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name`` if several deployments have it.

@@ -74,6 +74,11 @@ class Executions:
                 "after their end"
             ) from None
 
+    def find(self, execution_id: str) -> Execution | None:
+        """Return an execution by its id; None if there is none, or it was forgotten."""
+        self._forget_old()
+        return self._by_id.get(execution_id)
+
     def list(
         self,
         *,

@@ -6,7 +6,6 @@ cost of a call is small beside it, and a lost instance costs few items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from math import inf
@@ -24,9 +23,8 @@ from spear._errors import (
     SpearError,
     UnexpectedResult,
 )
-from spear._limits import shown
 from spear._signatures import BATCH
-from spear.calls import MapItem, decode_result_untrusted, enter_stream
+from spear.calls import MapItem, arguments_of_item, decode_result_untrusted, enter_stream
 from spear.channels import protected_class
 from spear.wire import decode_failure_untrusted, decode_result, encode_alone, encode_call
 
@@ -214,16 +212,6 @@ class ItemCalls(Generic[T]):
             return result
         return MapItem(index, item, result, error, assignments.attempts, assignments.instance)
 
-    def _arguments(self, item: T) -> tuple[object, ...]:
-        if not self._unpack:
-            return (item,)
-        if isinstance(item, str | bytes | Mapping) or not isinstance(item, Iterable):
-            raise InvalidArguments(
-                f"starmap needs items that are lists of arguments, not {shown(item)}",
-                code="bad_item",
-            )
-        return tuple(item)
-
     # -- one item -----------------------------------------------------------------------------
 
     async def _run_alone(
@@ -242,7 +230,7 @@ class ItemCalls(Generic[T]):
         result: Result = None
         error: SpearError | None = None
         try:
-            payload, is_cbor = calls.encode(self._arguments(item), {})
+            payload, is_cbor = calls.encode(arguments_of_item(item, unpack=self._unpack), {})
             attempts = calls.attempts(execution=assignments, is_item=True, earlier=earlier)
             response = await calls.repeat(attempts, payload, is_cbor)
             if response.is_segment:
@@ -330,7 +318,7 @@ class ItemCalls(Generic[T]):
         calls, seconds = self._calls, self._calls.timeout
         arguments: list[object] = [*items]
         if self._unpack:
-            arguments = [self._arguments(each) for each in items]
+            arguments = [arguments_of_item(each, unpack=True) for each in items]
         payload, is_cbor = encode_call(BATCH, (calls.name, seconds, self._unpack, arguments), {})
         async with AsyncExitStack() as stack:
             stream = await enter_stream(

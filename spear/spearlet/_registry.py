@@ -66,6 +66,7 @@ class DeploymentRegistry:
         *,
         argument_bytes: int,
         on_end: OnEnd | None,
+        execution_id: str | None = None,
     ) -> Execution:
         """Run a submitted call in a task of the spearlet; ``on_end`` is not called if this raises."""
         if not self.is_open:
@@ -76,6 +77,8 @@ class DeploymentRegistry:
             deployment, function, read, argument_bytes, self.executions.forgotten.add
         )
         execution = cast("Execution", created)
+        if execution_id is not None:
+            execution.id = execution_id
         # Raises RuntimeError if an error has ended the spearlet's nursery, before anything is counted.
         self._nursery.start_soon(
             self._execute, execution, work, on_end, name=f"execution of {function}"

@@ -271,7 +271,13 @@ class ReplicaCalls(CallMaker):
         return min(now + queue_timeout, effective_deadline()), timeout
 
     def submit(
-        self, payload: Payload, is_cbor: bool, *, argument_bytes: int, on_end: OnEnd | None
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        *,
+        argument_bytes: int,
+        on_end: OnEnd | None,
+        execution_id: str | None = None,
     ) -> Execution:
         """Make one call in a task of the spearlet; ``on_end`` is not called if this raises."""
 
@@ -289,6 +295,7 @@ class ReplicaCalls(CallMaker):
             self.read,
             argument_bytes=argument_bytes,
             on_end=on_end,
+            execution_id=execution_id,
         )
 
     def run_items(self, limit: int | None, *, unpack: bool, keeps_items: bool) -> ItemRunner[T]:

@@ -72,6 +72,7 @@ from ._outbox import Outbox as Outbox
 from ._outgoing import LendingFrame as LendingFrame
 from ._receiver import FrameTooLarge as FrameTooLarge
 from ._receiver import Receiver as Receiver
+from ._sequences import SequenceSplitter as SequenceSplitter
 from ._sink import Sink as Sink
 from ._states import CallState as CallState
 from ._states import ConnectionState as ConnectionState

@@ -130,3 +130,27 @@ async def open_relay() -> AsyncIterator[Relay]:
             yield relay
         finally:
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_scripted(way: str, kind: bytes, body: bytes) -> AsyncIterator[str]:
+    """Open a server with a function ``f`` whose calls all get one response; yield its URL."""
+    stream = "stream" if way == "stream" else "function"
+    listed = f'{{"functions": [{{"name": "f", "deployment": "d", "kind": "{stream}"}}]}}'.encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nSpear-Instance: memory:d-1#1\r\n"
+
+    async def serve(client: trio.SocketStream) -> None:
+        async with client:
+            with suppress(trio.BrokenResourceError):
+                async for data in client:
+                    is_call = f"/{way} ".encode() in data
+                    kind_now, answer = (kind, body) if is_call else (b"application/json", listed)
+                    length = b"Content-Length: %d\r\n\r\n" % len(answer)
+                    await client.send_all(head % kind_now + length + answer)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        try:
+            yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        finally:
+            nursery.cancel_scope.cancel()
