@@ -92,6 +92,7 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|CallMaker\.|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
     r"|ItemRunner\.|leave_it_to_scope|\w+Settings\.check_replicas|execute_shared|expect_bytes"
     r"|may_try_again|open_extension|perform"
+    r"|RemoteDeployment\.|RemoteHost\."  # a host checks them: tests/remote/test_many.py
     r"|Attempts\(|Mapper\b|RetryBudget\.|RetryPolicy\.delay_seconds"
 )
 """Functions that Spear itself calls, with numbers of its own."""
