@@ -26,7 +26,7 @@ from ._exchange import (
     timeout_of,
     value_of,
 )
-from ._forms import NOT_STORED, Messages, form_for
+from ._forms import NOT_STORED, CallMessages, form_for
 from ._reports import ReportSender
 from ._show import show_execution, show_function
 
@@ -202,7 +202,7 @@ def _argument(name: str, texts: list[str], signature: Signature | None) -> objec
 async def call(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
-    if isinstance(form := form_for(request), Messages):
+    if isinstance(form := form_for(request), CallMessages):
         await _call_in_messages(app, request, function, form)
         return
     bound = await bind_arguments(app, request, function, _SINGLE)
@@ -215,7 +215,9 @@ async def call(app: App, request: Request, name: str) -> None:
     await request.respond(200, body, kind, headers)
 
 
-async def _call_in_messages(app: App, request: Request, function: Function, form: Messages) -> None:
+async def _call_in_messages(
+    app: App, request: Request, function: Function, form: CallMessages
+) -> None:
     """Call a function, and respond with its reports of progress and its end, as they come."""
     reporter = ReportSender(request, form, app.settings.keep_alive_seconds)
     function = function.options(on_progress=reporter.add)

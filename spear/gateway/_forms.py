@@ -154,7 +154,7 @@ class Raw:
 
 
 @final
-class Messages:
+class CallMessages:
     """A format that sends pairs of a kind and a content as CBOR (RFC 8742), for clients of Spear.
 
     The end and a failure are messages, so that a client can tell both from a lost connection.
@@ -202,7 +202,7 @@ def form_for(request: Request) -> Form:
     """Return the format that the client accepts; JSON lines by default."""
     wanted = accepts(request)
     if takes_messages(request):
-        return Messages()
+        return CallMessages()
     if "text/event-stream" in wanted:
         return Events()
     if "application/cbor-seq" in wanted or "application/cbor" in wanted:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 if TYPE_CHECKING:
-    from ._forms import Messages
+    from ._forms import CallMessages
     from ._request import Request
 
 MAX_REPORTS: Final = 64
@@ -28,7 +28,9 @@ class ReportSender:
         keep_alive_seconds: seconds without a report after which a sign of life is sent.
     """
 
-    def __init__(self, request: Request, form: Messages, keep_alive_seconds: float = inf) -> None:
+    def __init__(
+        self, request: Request, form: CallMessages, keep_alive_seconds: float = inf
+    ) -> None:
         self._request = request
         self._form = form
         self._keep_alive_seconds = keep_alive_seconds

@@ -15,7 +15,7 @@ from spear.channels import open_private_nursery
 from ._calls import expect_stream, find_function, query_arguments, with_options
 from ._errors import Problem, describe
 from ._exchange import add_keywords, arguments_of
-from ._forms import NOT_STORED, Messages, form_for
+from ._forms import NOT_STORED, CallMessages, form_for
 from ._reports import ReportSender
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def stream(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/stream``: call a function, and respond with its items."""
     function = find_function(app, name)
     reporter: ReportSender | None = None
-    if isinstance(form := form_for(request), Messages):
+    if isinstance(form := form_for(request), CallMessages):
         reporter = ReportSender(request, form)
         function = function.options(on_progress=reporter.add)
     bound = await _bind_arguments(app, request, function)

@@ -37,7 +37,7 @@ from ._client import CBOR_KIND
 from ._failures import failure_of_untrusted
 from ._items import RemoteItemCalls
 from ._responses import details_untrusted, instance_of_untrusted, response_of_untrusted
-from ._streams import DETAILS, MESSAGES, PROGRESS, RESULT, HostMessages, RemoteItems
+from ._streams import DETAILS, MESSAGES_KIND, PROGRESS, RESULT, HostMessages, RemoteItems
 from ._submitted import launch
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ T = TypeVar("T")
 REPLY_SECONDS: Final = 1.0
 """Seconds after the deadline of a call that its host has to say so, and whether the function has run."""
 
-END_SECONDS: Final = 1.0
+LAST_PART_SECONDS: Final = 1.0
 """Seconds to read the end of a response after its last message, so that its connection is kept."""
 
 BYTES_KIND: Final = b"application/octet-stream"
@@ -248,7 +248,7 @@ class RemoteCalls(CallMaker):
         connection, head = await client.begin(
             b"POST",
             f"{self.path}/{way}",
-            [*headers, (b"accept", MESSAGES), (b"accept", CBOR_KIND)],
+            [*headers, (b"accept", MESSAGES_KIND), (b"accept", CBOR_KIND)],
             body,
             may_repeat=may_repeat,
         )
@@ -257,11 +257,11 @@ class RemoteCalls(CallMaker):
             raise failure_of_untrusted(head, content, client.address.where)
         messages = HostMessages(client, connection, self.name, seconds, latest)
         try:
-            if head.kind != MESSAGES:
+            if head.kind != MESSAGES_KIND:
                 raise client.not_a_host()
             yield head, messages
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_PART_SECONDS):
                 await messages.aclose()
 
     async def limit(self, timeout: float | None) -> tuple[float, float, RequestHeaders]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ._client import HostClient
     from ._connection import HostConnection
 
-MESSAGES: Final = b"application/vnd.spear.messages+cbor-seq"
+MESSAGES_KIND: Final = b"application/vnd.spear.messages+cbor-seq"
 """The media type of such a response."""
 
 ITEM: Final = 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.remote")
 
-WAIT_SECONDS: Final = 30.0
+LONG_WAIT_SECONDS: Final = 30.0
 """Seconds that the host waits for the end of an execution before it says that there is none yet."""
 
 SHORT_WAIT_SECONDS: Final = 0.2
@@ -119,7 +119,7 @@ async def _wait_result(client: HostClient, execution: Execution) -> ExecutionRes
         while True:
             async with client.waits:
                 is_alone = not client.waits.statistics().tasks_waiting
-                wait = WAIT_SECONDS if is_alone else SHORT_WAIT_SECONDS
+                wait = LONG_WAIT_SECONDS if is_alone else SHORT_WAIT_SECONDS
                 try:
                     response = await _ask(client, execution, f"{path}/result?wait={wait:g}")
                     losses = 0
