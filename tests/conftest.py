@@ -45,7 +45,10 @@ as virtual machines in a busy data centre do, only one alarm is counted for that
 CLEAN_UP_SECONDS = 10.0
 """Seconds that a test has for clean-up after its time limit, before the whole run is ended."""
 
-MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_prefix_example.py"}
+MEASURED_THOUGH_SLOW = {
+    "channels/test_cancel_sweep.py", "channels/test_large_payloads.py", "channels/test_negatives.py",
+    "channels/test_segments.py", "cli", "runtimes", "testing", "test_prefix_example.py",
+}  # fmt: skip
 """Paths in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
 that these and the quick tests do not run."""
 
