@@ -7,10 +7,12 @@ each rule finds what it forbids.
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import re
 import textwrap
 import tokenize
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -57,7 +59,12 @@ class Source:
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.path)
+        return parse(self.text, self.path)[0]
+
+    @property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree, in the order of ``ast.walk``."""
+        return parse(self.text, self.path)[1]
 
     @property
     def lines(self) -> list[str]:
@@ -70,6 +77,21 @@ class Source:
         for each in tokenize.generate_tokens(io.StringIO(self.text).readline):
             if each.type == tokenize.COMMENT and pattern.search(each.string):
                 yield each.start[0], each.string
+
+
+@cache
+def parse(text: str, path: str) -> tuple[ast.Module, list[ast.AST]]:
+    tree = ast.parse(text, path)
+    return tree, list(ast.walk(tree))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def trees() -> Iterator[None]:
+    """Keep all trees for the tests of this file. The collector, which finds nothing in them, pauses."""
+    gc.disable()
+    yield
+    parse.cache_clear()
+    gc.enable()
 
 
 def sources(*folders: str) -> list[Source]:
@@ -107,7 +129,7 @@ def too_large(source: Source) -> Iterator[str]:
         return
     if len(source.lines) > MODULE_LINES:
         yield f"{source.path}: {len(source.lines)} lines"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, AnyFunction):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > FUNCTION_LINES:
@@ -122,7 +144,7 @@ def prints(source: Source) -> Iterator[str]:
     """Yield calls of ``print`` in the library; only the command may print."""
     if source.path.startswith("spear/cli/"):
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Name) and node.id == "print":
             yield f"{source.path}:{node.lineno}: print"
 
@@ -144,15 +166,15 @@ def undocumented(everything: list[Source]) -> Iterator[str]:
 
     A method may rely on the docstring of the base class that declares it.
     """
-    trees = [(source.path, source.tree) for source in everything]
     classes = {
         node.name: node
-        for _, tree in trees
-        for node in ast.walk(tree)
+        for source in everything
+        for node in source.nodes
         if isinstance(node, ast.ClassDef)
     }
-    for path, tree in trees:
-        for node in public_definitions(tree):
+    for source in everything:
+        path = source.path
+        for node in public_definitions(source.tree):
             if not ast.get_docstring(node):
                 yield f"{path}:{node.lineno}: {node.name}"
             if isinstance(node, ast.ClassDef):
@@ -217,7 +239,7 @@ def unproven(document: str, tests: Iterable[Source]) -> list[str]:
     words = {
         word
         for source in tests
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, AnyFunction) and node.name.startswith("test_")
         for word in node.name.split("_")
     }
@@ -251,7 +273,7 @@ class Module:
     def of(cls, source: Source) -> Module:
         functions: dict[str, list[AnyFunction]] = {}
         imports: dict[str, tuple[str, str]] = {}
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, AnyFunction):
                 functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -342,12 +364,12 @@ def message_readers(source: Source) -> Iterator[str]:
     tree = source.tree
     allowed = {
         id(each)
-        for node in ast.walk(tree)
+        for node in source.nodes
         if isinstance(node, ast.Assert)
         or (isinstance(node, AnyFunction) and (source.path, node.name) in MAY_READ_MESSAGES)
         for each in ast.walk(node)
     }
-    for scope in (tree, *(node for node in ast.walk(tree) if isinstance(node, AnyFunction))):
+    for scope in (tree, *(node for node in source.nodes if isinstance(node, AnyFunction))):
         messages = Messages(scope)
         for node in own_nodes(scope):
             if id(node) not in allowed and messages.reads(node):

@@ -206,9 +206,7 @@ def _notes(error: BaseException) -> list[str]:
 # -- channels over three kinds of pipe -------------------------------------------------------------
 
 
-@pytest.fixture(
-    params=["unix", pytest.param("memory_stream", marks=pytest.mark.soak), "in_memory"]
-)
+@pytest.fixture(params=["unix", pytest.param("memory_stream", marks=pytest.mark.soak), "in_memory"])
 def open_pair(request: pytest.FixtureRequest) -> OpenPair:
     if request.param == "in_memory":
         return open_in_memory
