@@ -63,13 +63,13 @@ async def test_r15_a_replica_that_leaves_finishes_what_it_runs(
     change: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with deployed(slow(), replicas=2, limits=HASTY) as deployment:
-        naps = [deployment.nap.submit(50) for _ in range(4)]
+        naps = [deployment.nap.submit(10) for _ in range(4)]
         await trio.testing.wait_all_tasks_blocked()
         if change == "restart":
             await deployment.restart()
         else:
             await deployment.scale(1)
-        assert [await each.result() for each in naps] == [50] * 4
+        assert [await each.result() for each in naps] == [10] * 4
         assert not deployment.statistics().functions["nap"].failures
 
 
@@ -93,22 +93,22 @@ async def test_r15_or_for_as_long_as_the_deployment_gives_them(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_spearlet() as spearlet:
-        settings = DeploymentSettings(timeout=200)
+        settings = DeploymentSettings(timeout=70)
         deployment = await spearlet.deploy(slow(), settings=settings)
-        nap = deployment.nap.submit(100)
+        nap = deployment.nap.submit(65)
         await trio.testing.wait_all_tasks_blocked()
         await deployment.restart()
-        assert await nap.result() == 100
+        assert await nap.result() == 65
 
 
 async def test_r15_a_shorter_timeout_is_for_those_that_come(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with deployed(slow()) as deployment:
-        nap = deployment.nap.submit(50)
+        nap = deployment.nap.submit(10)
         await trio.testing.wait_all_tasks_blocked()
         await deployment.restart(settings=DeploymentSettings(timeout=1))
-        assert await nap.result() == 50
+        assert await nap.result() == 10
 
 
 async def test_r15_a_drain_may_give_more_time_than_that(
@@ -116,10 +116,10 @@ async def test_r15_a_drain_may_give_more_time_than_that(
 ) -> None:
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(slow())
-        nap = deployment.nap.options(timeout=inf).submit(100)
+        nap = deployment.nap.options(timeout=inf).submit(65)
         await trio.testing.wait_all_tasks_blocked()
-        await spearlet.drain(200)
-        assert await nap.result() == 100
+        await spearlet.drain(70)
+        assert await nap.result() == 65
 
 
 async def test_r15_whoever_stops_it_meanwhile_need_not_wait(
