@@ -31,11 +31,14 @@ import pytest
 import trio
 import trio.testing
 from entry_points import install_own_plugin
+from preloaded import preloaded
 
 import spear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.once
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = {
@@ -239,9 +242,10 @@ async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
         async with limiter:
             faults.append(await fault(command, tmp_path, environment))
 
-    async with trio.open_nursery() as nursery:
-        for command in commands(blocks):
-            nursery.start_soon(check, command)
+    with preloaded(tmp_path / "bin", environment):
+        async with trio.open_nursery() as nursery:
+            for command in commands(blocks):
+                nursery.start_soon(check, command)
     assert not any(faults), "\n".join(filter(None, faults))
 
 

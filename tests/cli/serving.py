@@ -134,10 +134,14 @@ class Host:
         finally:
             connection.close()
 
-    def greeting(self) -> bytes:
-        """Return the result of ``till.greet``."""
-        with self.invoke("till.greet") as call:
-            return call.communicate(timeout=PATIENCE_SECONDS)[0].strip()
+    def greeting(self, function: str = "till.greet") -> bytes:
+        """Return the result of ``greet``, as JSON."""
+        connection = self.connect()
+        try:
+            connection.request("POST", f"/v1/functions/{function}/call", b"")
+            return connection.getresponse().read()
+        finally:
+            connection.close()
 
     def hear(self, wanted: str) -> str:
         """Return the next line of standard error that contains ``wanted``."""

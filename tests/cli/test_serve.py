@@ -465,11 +465,6 @@ def reload(host: Host, text: str) -> str:
     return host.hear("reload").strip()
 
 
-def greeting(host: Host, function: str = "till.greet") -> bytes:
-    with host.invoke(function) as call:
-        return call.communicate(timeout=PATIENCE_SECONDS)[0].strip()
-
-
 @pytest.mark.slow
 def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     host = reloaded
@@ -480,11 +475,11 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     # Add a deployment, and remove one.
     text = text.replace("functions.old", "functions.new")
     assert reload(host, text) == "spear: reloaded: new deployed, old stopped"
-    assert greeting(host, "new.greet") == b'"hello you"'
+    assert host.greeting("new.greet") == b'"hello you"'
     # Change the source.
     (host.place / "till.py").write_text(TILL.replace('GREETING = "hello"', 'GREETING = "good day"'))
     assert reload(host, text) == "spear: reloaded: new restarted, till restarted"
-    assert greeting(host) == b'"good day you"'
+    assert host.greeting() == b'"good day you"'
     # Change other settings.
     assert reload(host, text + "debug = true\n") == "spear: reloaded: new restarted"
     # A deployment that an operator has stopped, and started again.
@@ -496,7 +491,7 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
         with host.ask("start", "new", "till") as starting:
             said = starting.communicate(timeout=PATIENCE_SECONDS)[0].decode()
             assert said == "new is ready: 1/1 ready\ntill is ready: 1/1 ready\n"
-    assert greeting(host, "new.greet") == b'"good day you"'
+    assert host.greeting("new.greet") == b'"good day you"'
     with host.ask("start", "old") as starting:
         assert starting.wait(PATIENCE_SECONDS) == 4
     # A deployment that an operator has stopped already.
@@ -519,7 +514,7 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     assert said == "spear: reload failed; nothing was changed:"
     assert "spear.toml:4: functions.till.replicas" in host.hear("spear.toml")
     assert reload(host, "[functions.till") == "spear: reload failed; nothing was changed:"
-    assert greeting(host, "old.greet") == b'"hello you"'
+    assert host.greeting("old.greet") == b'"hello you"'
     # A deployment that cannot start keeps its old instances; the others are changed all the same.
     (host.place / "bad.py").write_text("raise ValueError('no good')\n")
     text = CONFIG.replace('"till.py"\nreplicas = 1', '"bad.py"') + "replicas = 2\n"
@@ -532,11 +527,11 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     assert host.hear("spear: reloaded").strip() == (
         "spear: reloaded: old scaled; failed (see above): bad, till"
     )
-    assert greeting(host) == b'"hello you"'
+    assert host.greeting() == b'"hello you"'
     # The reload is retried.
     (host.place / "bad.py").write_text(TILL)
     assert reload(host, text) == "spear: reloaded: bad deployed, till restarted"
-    assert greeting(host) == b'"hello you"'
+    assert host.greeting() == b'"hello you"'
 
 
 def has_more(statuses: list[int], than: int) -> bool:
@@ -597,9 +592,9 @@ def test_what_was_replaced_in_part_is_replaced_again(reloaded: Host) -> None:
     assert "did not start" in reload(host, text)
     host.hear("; only some instances were replaced")
     assert host.hear("reloaded").strip() == "spear: reloaded: nothing; failed (see above): till"
-    assert {greeting(host) for _ in range(4)} == {b'"hello you"', b'"good day you"'}
+    assert {host.greeting() for _ in range(4)} == {b'"hello you"', b'"good day you"'}
     assert reload(host, old) == "spear: reloaded: till restarted"
-    assert {greeting(host) for _ in range(4)} == {b'"hello you"'}
+    assert {host.greeting() for _ in range(4)} == {b'"hello you"'}
     assert reload(host, old) == "spear: reloaded: nothing has changed"
 
 
@@ -634,7 +629,10 @@ SOURCES = {
 
 
 @pytest.mark.slow
-def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Random) -> None:
+@pytest.mark.parametrize("reloads", [10, pytest.param(100, marks=pytest.mark.soak)])
+def test_after_many_reloads_the_last_file_counts(
+    reloads: int, place: Path, seed: random.Random
+) -> None:
     """Deployments start, stop and fail meanwhile, and many reloads are requested at once."""
 
     def write(names: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -661,7 +659,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
 
     write("ab", ["good"])
     with serving(place) as host:
-        for _ in range(30):
+        for _ in range(reloads):
             write(seed.sample("abc", seed.randint(1, 3)), list(SOURCES))
             for _ in range(seed.randint(1, 2)):
                 host.send(signal.SIGHUP)
@@ -675,7 +673,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
         for name, (kind, _) in wanted.items():
             for _ in range(4):  # all replicas answer
                 said = b'"hello you"' if kind == "good" else b'"good day you"'
-                assert greeting(host, f"{name}.greet") == said
+                assert host.greeting(f"{name}.greet") == said
         assert host.end()[0] == 0
 
 
@@ -693,7 +691,7 @@ def test_a_reload_needs_no_working_directory(place: Path) -> None:
             (place / "spear.toml").write_text(text)
             host.send(signal.SIGHUP)
             assert host.hear("reload").strip() == f"spear: reloaded: {done}"
-        assert greeting(host) == b'"hello you"'
+        assert host.greeting() == b'"hello you"'
         assert host.end()[0] == 0
 
 
@@ -709,7 +707,7 @@ def test_a_reload_finds_what_took_the_place_of_its_directory(place: Path) -> Non
         (release / "till.py").write_text(TILL.replace('"hello"', '"good day"'))
         host.send(signal.SIGHUP)
         assert host.hear("reload").strip() == "spear: reloaded: till restarted"
-        assert greeting(host) == b'"good day you"'
+        assert host.greeting() == b'"good day you"'
         assert host.end()[0] == 0
 
 
@@ -756,7 +754,7 @@ def test_a_configuration_that_cannot_be_read_holds_up_nothing(place: Path) -> No
         host.send(signal.SIGHUP)
         # A client reads the rest now, and never comes to its end.
         with open(place / "spear.toml", "wb"):
-            assert greeting(host) == b'"hello you"'
+            assert host.greeting() == b'"hello you"'
             assert host.end()[0] == 0
 
 
