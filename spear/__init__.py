@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from spear._errors import SpawnFailed as SpawnFailed
     from spear._errors import SpearError as SpearError
     from spear._errors import UnexpectedResult as UnexpectedResult
+    from spear._errors import UnsupportedInstrument as UnsupportedInstrument
     from spear._errors import UnsupportedRuntime as UnsupportedRuntime
     from spear._errors import UnsupportedTransport as UnsupportedTransport
     from spear._errors import WorkerDied as WorkerDied
@@ -85,7 +86,8 @@ _ERRORS = (
     "ChannelBroken", "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded",
     "Delivered", "FunctionRaised", "HostLost", "InvalidArguments", "LocalProtocolError", "NoHost",
     "NotFound", "NotInCall", "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed",
-    "SpearError", "UnexpectedResult", "UnsupportedRuntime", "UnsupportedTransport", "WorkerDied",
+    "SpearError", "UnexpectedResult", "UnsupportedInstrument", "UnsupportedRuntime",
+    "UnsupportedTransport", "WorkerDied",
 )  # fmt: skip
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "LambdaContext", "call", "call_once", "context")

@@ -151,11 +151,7 @@ class CannotListen(ConfigurationError):
 
 
 class UnsupportedTransport(ConfigurationError):
-    """No transport of the given name can be used here.
-
-    Attributes:
-        transport: the given name.
-    """
+    """No transport of the given name, which is the attribute ``transport``, can be used here."""
 
     code = "unsupported_transport"
 
@@ -201,17 +197,23 @@ class ChannelCreationFailed(SpearError):
 
 
 class UnsupportedRuntime(ConfigurationError):
-    """No runtime of the given name can be used here.
-
-    Attributes:
-        runtime: the given name.
-    """
+    """No runtime of the given name, which is the attribute ``runtime``, can be used here."""
 
     code = "unsupported_runtime"
 
     def __init__(self, runtime: str, reason: str) -> None:
         super().__init__(f"runtime {runtime!r} cannot be used: {reason}", key="runtime")
         self.runtime = runtime
+
+
+class UnsupportedInstrument(ConfigurationError):
+    """No instrument of the given name, which is the attribute ``instrument``, can be used here."""
+
+    code = "unsupported_instrument"
+
+    def __init__(self, instrument: str, reason: str) -> None:
+        super().__init__(f"instrument {instrument!r} cannot be used: {reason}", key="instruments")
+        self.instrument = instrument
 
 
 class SpawnFailed(SpearError):

@@ -98,7 +98,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "remote": "calls channels wire",
         "spearlet": "runtimes calls channels wire transports requests discovery events telemetry",
         "gateway": "spearlet calls channels transports wire requests engines kv telemetry",
-        "config": "gateway spearlet calls runtimes channels transports requests engines kv",
+        "config": "gateway spearlet calls runtimes channels transports requests engines kv telemetry",
         "portal": "",
         "blocking": "portal remote spearlet calls",
         "asyncio": "portal remote spearlet calls",

@@ -20,7 +20,7 @@ import trio
 from spear._codecs import values_passed_on
 from spear._errors import CannotListen, ConfigurationError, SpearError
 from spear.channels import open_private_nursery, protected_block
-from spear.config import Faults, Loaded, make_runtimes, make_strategies
+from spear.config import Faults, Loaded, make_instruments, make_runtimes, make_strategies
 from spear.gateway import open_gateway
 from spear.runtimes import own_all_children
 from spear.spearlet import open_spearlet
@@ -107,11 +107,14 @@ class _Host:
     async def _serve(self) -> None:
         configuration, development = self._loaded.configuration, self._development
         settings = gateway_settings(configuration)
+        instruments = make_instruments(self._loaded)
+        if development is not None:
+            instruments.append(development.failures)
         async with open_spearlet(
             limits=configuration.limits,
             runtimes=make_runtimes(configuration),
             strategies=make_strategies(configuration),
-            instruments=() if development is None else (development.failures,),
+            instruments=instruments,
         ) as spearlet:
             applied = Applied(spearlet)
             reloader = Reloader(applied, self._load, self._loaded)

@@ -25,6 +25,7 @@ from spear.config import (
     HostConfiguration,
     Loaded,
     check_configuration,
+    check_instruments,
     fields,
     flag_of,
     load_configuration,
@@ -186,6 +187,7 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
     """Load the configuration, and find all faults that it has on this machine."""
     loaded, faults = load_configuration(file, os.environ, flags)
     check_configuration(loaded.configuration, faults)
+    check_instruments(loaded, faults)
     if not faults:
         from ._gateway import control_socket, gateway_settings
 

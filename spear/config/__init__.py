@@ -8,6 +8,8 @@ from ._check import check_configuration as check_configuration
 from ._check import read_token as read_token
 from ._check import split_listen as split_listen
 from ._faults import Faults as Faults
+from ._instruments import check_instruments as check_instruments
+from ._instruments import make_instruments as make_instruments
 from ._load import Loaded as Loaded
 from ._load import load_configuration as load_configuration
 from ._runtimes import make_runtimes as make_runtimes

@@ -81,6 +81,10 @@ class HostConfiguration:
         "path of the socket for commands to this host, instead of the default",
         path=True,
     )
+    instruments: tuple[str, ...] = _key(
+        (),
+        "objects that receive the events of the host: names of entry points, or `package.module:Class`",
+    )
     log_level: LogLevel = _key("warning", "lowest level of Spear's own log lines to show")
     log_instances: bool = _key(True, "show the output of instances on standard error")
 

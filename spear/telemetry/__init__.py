@@ -2,6 +2,8 @@
 
 from ._instruments import Instrument as Instrument
 from ._instruments import Instruments as Instruments
+from ._loading import find_instrument as find_instrument
+from ._loading import load_instrument as load_instrument
 from ._records import CallRecord as CallRecord
 from ._records import ConnectionEvent as ConnectionEvent
 from ._records import ConnectionEventKind as ConnectionEventKind

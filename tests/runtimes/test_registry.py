@@ -191,7 +191,7 @@ def test_an_unknown_name_is_refused_with_a_hint(install: Install) -> None:
         ("import no_such_module_at_all", "cannot be loaded: ModuleNotFoundError"),
         ("other = 1", "cannot be loaded: AttributeError"),
         ("def thing(): raise ValueError('no beads')", "cannot be loaded: ValueError: no beads"),
-        ("def thing(): return 17", "must be a Runtime, not a int"),
+        ("def thing(): return 17", "must be an instance of Runtime, not of int"),
         ("from runtimes.test_registry import Nameless as thing", "is not a valid name"),
     ],
 )

@@ -184,8 +184,8 @@ def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> 
     ("name", "complaint"),
     [
         ("hollow", "spear_pigeons:Hollow cannot be loaded: TypeError: Can't instantiate abstract"),
-        ("text", "spear_pigeons:text must be a Transport, not a str"),
-        ("nothing", "spear_pigeons:nothing cannot be loaded: TypeError: 'NoneType'"),
+        ("text", "spear_pigeons:text must be an instance of Transport, not of str"),
+        ("nothing", "spear_pigeons:nothing must be an instance of Transport, not of NoneType"),
         ("away", "spear_pigeons:Away cannot be loaded: AttributeError: .*Away"),
         ("leaves", "spear_pigeons:leave cannot be loaded: SystemExit: 3"),
         ("absent", "spear_no_pigeons:Pigeon cannot be loaded: ModuleNotFoundError: .*no_pigeons"),
