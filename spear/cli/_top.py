@@ -22,10 +22,11 @@ from queue import Empty, SimpleQueue
 from spear._errors import ConfigurationError, NoHost, SpearError
 
 from ._error_lines import start_thread
+from ._rates import Moment
 from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._say import say
 from ._text import printable
-from ._top_view import SORTS, Line, Moment, lay_out
+from ._top_view import SORTS, Line, lay_out
 from ._values import parse_number
 
 TYPE_CHECKING = False
@@ -70,8 +71,12 @@ def define_top(parser: CommandParser) -> None:
         "--interval", type=parse_number, default=1.0, metavar="SECONDS",
         help="time between updates, from 0.2 to 60 (default: 1)",
     )  # fmt: skip
-    parser.add("--once", action="store_true", help="print the state once, as text, and exit")
-    parser.add("--json", action="store_true", help="print each snapshot as a line of JSON")
+    parser.add(
+        "--once", action="store_true", help="print the state once, after one interval, and exit"
+    )
+    parser.add(
+        "--json", action="store_true", help="print each snapshot and its rates as a line of JSON"
+    )
     parser.add("--sort", choices=sorted(SORTS.values()), default="name", help="column to sort by")
     parser.set_run(run_top)
 
@@ -84,14 +89,16 @@ def run_top(options: argparse.Namespace) -> int:
         )
     sort = next(key for key, name in SORTS.items() if name == options.sort)
     remote = Remote(options)
-    if options.json:
-        for snapshot in _snapshots(remote, options.interval):
-            say(json.dumps(snapshot))
-            if options.once:
-                break
-        return 0
     if options.once:
-        return _once(remote, options.interval, sort)
+        moment = _take_two(remote, options.interval)
+        say(json.dumps(moment.document()) if options.json else _as_text(moment, sort))
+        return 0
+    if options.json:
+        before: Document | None = None
+        for snapshot in _snapshots(remote, options.interval):
+            say(json.dumps(Moment(snapshot, before).document()))
+            before = snapshot
+        return 0
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise ConfigurationError(
             "standard input or output is not a terminal: use `spear top --once` for plain text"
@@ -111,19 +118,20 @@ def _snapshots(remote: Remote, interval: float) -> Iterator[Document]:
         yield from answer.documents()
 
 
-def _once(remote: Remote, interval: float, sort: str) -> int:
-    """Print one screen; it takes two snapshots, because rates are differences."""
+def _take_two(remote: Remote, interval: float) -> Moment:
+    """Return a snapshot and its predecessor, because rates are differences."""
     before: Document | None = None
     for snapshot in _snapshots(remote, interval):
-        if before is None:
-            before = snapshot
-            continue
-        width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
-        moment = Moment(snapshot, before)
-        lines = lay_out(moment, width=max(width, WIDTH), height=None, sort=sort)
-        say("\n".join(line.text for line in lines))
-        return 0
+        if before is not None:
+            return Moment(snapshot, before)
+        before = snapshot
     raise NoHost(f"{remote.where} has stopped")
+
+
+def _as_text(moment: Moment, sort: str) -> str:
+    width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
+    lines = lay_out(moment, width=max(width, WIDTH), height=None, sort=sort)
+    return "\n".join(line.text for line in lines)
 
 
 class _Signalled(BaseException):

@@ -1,14 +1,12 @@
-"""The screen of ``spear top``: snapshots in, lines of text out, without a terminal.
-
-Rates are differences between the counters of two snapshots, so the first snapshot has none.
-"""
+"""The screen of ``spear top``: snapshots in, lines of text out, without a terminal."""
 
 from __future__ import annotations
 
 import attrs
 
-from ._documents import functions_of, inner, number, several, text, total
+from ._documents import inner, number, several, text, total
 from ._ps import headline
+from ._rates import sum_of
 from ._text import MISSING, age, amount, cell, seconds, size
 
 TYPE_CHECKING = False
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from ._documents import Document
+    from ._rates import Moment, Rates
 
 SORTS: Final = {
     "c": "calls/s",
@@ -76,81 +75,18 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Rates:
-    """The changes per second of a function's or instance's counters; None while they are unknown."""
-
-    calls: float | None = None
-    failures: float | None = None
-    processor: float | None = None
-
-
-def rates(now: Document, before: Document | None, elapsed: float | None) -> Rates:
-    """Return the rates from the counters of two snapshots, ``elapsed`` seconds apart."""
-    if before is None or not elapsed or elapsed <= 0:
-        return Rates()
-
-    def per_second(key: str) -> float:
-        assert before is not None
-        return max(0.0, total(now, key) - total(before, key)) / elapsed
-
-    return Rates(
-        calls=per_second("calls"),
-        failures=per_second("failures"),
-        processor=per_second("cpu_seconds"),
-    )
-
-
-@attrs.frozen
-class Moment:
-    """A snapshot and its predecessor."""
-
-    now: Document
-    before: Document | None = None
-
-    @property
-    def elapsed(self) -> float | None:
-        """Seconds between the two snapshots; None if unknown."""
-        then, now = number(self.before, "time"), number(self.now, "time")
-        return None if then is None or now is None else now - then
-
-    def tables(self) -> Iterator[Table]:
-        """Yield the tables of deployments, functions and instances."""
-        deployments = several(self.now, "deployments")
-        earlier = {text(each, "name"): each for each in several(self.before, "deployments")}
-        functions = {
-            (text(each, "name"), name): (
-                one,
-                rates(one, self._function(earlier, text(each, "name"), name), self.elapsed),
-            )
-            for each in deployments
-            for name, one in functions_of(each)
-        }
-        instances = [
-            (one, rates(one, self._instance(earlier, one), self.elapsed))
-            for each in deployments
-            for one in several(each, "instances")
-        ]
-        yield _deployment_table(deployments, functions, instances)
-        yield _function_table(functions)
-        yield _instance_table(instances)
-
-    @staticmethod
-    def _function(earlier: dict[str, Document], deployment: str, name: str) -> Document | None:
-        found = inner(earlier.get(deployment), "function_statistics", name)
-        return found or ({} if deployment in earlier else None)
-
-    @staticmethod
-    def _instance(earlier: dict[str, Document], instance: Document) -> Document | None:
-        for each in several(earlier.get(text(instance, "deployment")), "instances"):
-            if text(each, "id") == text(instance, "id"):
-                return each
-        return None
-
-
-def _sum(values: Iterator[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
-    return sum(known) if known else None
+def tables_of(moment: Moment) -> Iterator[Table]:
+    """Yield the tables of deployments, functions and instances."""
+    deployments = several(moment.now, "deployments")
+    functions = {
+        (text(each, "name"), name): (one, rate)
+        for each in deployments
+        for name, one, rate in moment.functions(each)
+    }
+    instances = [one for each in deployments for one in moment.instances(each)]
+    yield _deployment_table(deployments, functions, instances)
+    yield _function_table(functions)
+    yield _instance_table(instances)
 
 
 def _deployment_table(
@@ -163,10 +99,10 @@ def _deployment_table(
         name, statistics = text(each, "name"), inner(each, "statistics")
         mine = [rate for (home, _), (_, rate) in functions.items() if home == name]
         own = [(one, rate) for one, rate in instances if text(one, "deployment") == name]
-        calls = _sum(rate.calls for rate in mine)
-        failures = _sum(rate.failures for rate in mine)
-        processor = _sum(rate.processor for _, rate in own)
-        memory = _sum(number(one, "memory_bytes") for one, _ in own)
+        calls = sum_of(rate.calls for rate in mine)
+        failures = sum_of(rate.failures for rate in mine)
+        processor = sum_of(rate.processor for _, rate in own)
+        memory = sum_of(number(one, "memory_bytes") for one, _ in own)
         cells = (
             name,
             text(each, "state"),
@@ -263,7 +199,7 @@ def lay_out(moment: Moment, *, width: int, height: int | None, sort: str) -> lis
         height: height of the screen, in lines; None to show every row.
         sort: one of the keys of :data:`SORTS`.
     """
-    tables = list(moment.tables())
+    tables = list(tables_of(moment))
     for each in tables:
         each.rows.sort(key=_order(sort))
     lines = [*_headlines(moment, tables, width), Line("")]
@@ -300,8 +236,8 @@ def _share(room: int, tables: list[Table]) -> list[int]:
 def _headlines(moment: Moment, tables: list[Table], width: int) -> Iterator[Line]:
     yield Line(_fit(headline(moment.now), width), "title")
     functions, instances = tables[1].rows, tables[2].rows
-    calls = _sum(each.keys.get("c") for each in functions)
-    failures = _sum(each.keys.get("e") for each in functions)
+    calls = sum_of(each.keys.get("c") for each in functions)
+    failures = sum_of(each.keys.get("e") for each in functions)
     gateway = inner(moment.now, "gateway")
     parts = [
         f"calls/s {amount(calls)}",

@@ -83,7 +83,7 @@ class HostConfiguration:
     )
     instruments: tuple[str, ...] = _key(
         (),
-        "objects that receive the events of the host: names of entry points, or `package.module:Class`",
+        "objects that receive the events of the host, by entry points or as `package.module:Class`",
     )
     log_level: LogLevel = _key("warning", "lowest level of Spear's own log lines to show")
     log_instances: bool = _key(True, "show the output of instances on standard error")

@@ -184,6 +184,10 @@ def test_once_for_scripts(asking: Host, capfd: pytest.CaptureFixture[str]) -> No
     assert main(["top", "--once", "--json"]) == 0
     snapshot = json.loads(capfd.readouterr().out)
     assert snapshot["deployments"][0]["name"] == "till"
+    rates = snapshot["rates"]
+    assert rates["seconds"] > 0
+    assert rates["deployments"]["till"]["functions"]["greet"]["calls_per_second"] == 0
+    assert rates["deployments"]["till"]["instances"]["process:till-1#1"]["cpu_share"] >= 0
 
 
 def test_json_for_ever(host: Host) -> None:
@@ -193,8 +197,11 @@ def test_json_for_ever(host: Host) -> None:
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
-        times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
+        shown = [json.loads(process.stdout.readline()) for _ in range(3)]
+        times = [each["time"] for each in shown]
         assert times == sorted(set(times))
+        assert shown[0]["rates"] is None
+        assert shown[2]["rates"]["seconds"] == times[2] - times[1]
         process.stdout.close()  # the reader has closed the pipe
         assert process.wait(PATIENCE_SECONDS) == 141
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from spear.cli._ps import show
-from spear.cli._top_view import SORTS, Line, Moment, lay_out
+from spear.cli._rates import Moment
+from spear.cli._top_view import SORTS, Line, lay_out
 
 from .documents import deployment, function, instance, snapshot
 
@@ -35,6 +36,44 @@ def lines(
 def row(found: list[Line], name: str) -> list[str]:
     (line,) = [each for each in found if each.text.split()[:1] == [name]]
     return line.text.split()
+
+
+def test_the_rates_for_scripts_are_those_of_the_screen() -> None:
+    shown = Moment(NOW, BEFORE).document()
+    rates = shown.pop("rates")
+    assert shown == NOW
+    unused = {"calls_per_second": 0.0, "failures_per_second": 0.0}
+    assert rates == {
+        "seconds": 2.0,
+        "calls_per_second": 1004.0,
+        "failures_per_second": 2.0,
+        "cpu_share": 0.75,
+        "deployments": {
+            "shop": {
+                "calls_per_second": 1004.0,
+                "failures_per_second": 2.0,
+                "cpu_share": 0.75,
+                "functions": {
+                    "price": {"calls_per_second": 1000.0, "failures_per_second": 2.0},
+                    "bill": unused,
+                    "new": {"calls_per_second": 4.0, "failures_per_second": 0.0},
+                    "unused": unused,
+                },
+                "instances": {
+                    "process:shop-1#1": {"cpu_share": 0.75},
+                    "process:shop-2#1": {"cpu_share": None},
+                },
+            },
+            "bank": {
+                "calls_per_second": None,
+                "failures_per_second": None,
+                "cpu_share": None,
+                "functions": {"unused": {"calls_per_second": None, "failures_per_second": None}},
+                "instances": {},
+            },
+        },
+    }
+    assert Moment(NOW).document() == {**NOW, "rates": None}
 
 
 def test_rates_are_differences() -> None:
