@@ -23,5 +23,6 @@ COMMANDS: Final[dict[str, str]] = {
     "start": "start deployments that were stopped",
     "drain": "finish the running calls, then stop a host",
     "stubs": "write the types of a program's functions for mypy and pyright",
+    "doctor": "check this machine, this installation, and programs",
     "completion": "print a script that makes a shell complete these commands",
 }

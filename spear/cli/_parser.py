@@ -206,6 +206,8 @@ def define(name: str, parser: CommandParser) -> None:
             from ._operate import define_stop as define_it
         case "start":
             from ._operate import define_start as define_it
+        case "doctor":
+            from ._doctor import define_doctor as define_it
         case "drain":
             from ._operate import define_drain as define_it
         case "stubs":

@@ -37,6 +37,9 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
 ITEMS_FAILED: Final = 12
 """The status of a run over many items that has ended, and in which items failed."""
 
+CHECKS_FAILED: Final = 13
+"""The status of ``spear doctor`` if a check has failed."""
+
 SIGNALLED: Final = 128
 """Exit statuses above this are those of signals: 128 and the signal's number."""
 
@@ -78,6 +81,7 @@ def describe_statuses() -> str:
         (status, meaning) for _, status, meaning in sorted(EXIT_STATUSES, key=lambda row: row[1])
     ]
     rows += [(ITEMS_FAILED, "items of spear map failed; their failures are in its output")]
+    rows += [(CHECKS_FAILED, "a check of spear doctor has failed")]
     rows += [(SOFTWARE, "any other error")]
     rows += [(REFUSED, "an error of the operating system"), (INTERRUPTED, "interrupted")]
     lines = "\n".join(f"  {status:<5}{meaning}" for status, meaning in rows)

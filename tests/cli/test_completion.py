@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def test_commands_and_options(run: Run) -> None:
     assert completions(run) == [
-        "--help", "--version", "attach", "call", "completion", "dev", "drain", "invoke", "logs", "map",
-        "ps", "restart", "result", "scale", "serve", "start", "stop", "stubs", "top",
+        "--help", "--version", "attach", "call", "completion", "dev", "doctor", "drain", "invoke", "logs",
+        "map", "ps", "restart", "result", "scale", "serve", "start", "stop", "stubs", "top",
     ]  # fmt: skip
     assert completions(run, "re") == ["restart", "result"]
     assert completions(run, "--v") == ["--version"]
