@@ -117,7 +117,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
         """Call the function without waiting; see :meth:`spear.Function.submit`."""
         submit = partial(self._function.submit, timeout=timeout, **keywords)
         inner = await self._bridge.look(submit, *arguments)
-        return cast("Execution[R]", Execution._create(self._bridge, inner))
+        return wrap_execution(self._bridge, inner)
 
     def stream(
         self,
@@ -237,6 +237,11 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
 
 async def _nothing() -> None:
     pass
+
+
+def wrap_execution(bridge: Bridge, execution: spear.calls.Execution[R]) -> Execution[R]:
+    """Return a submitted call for asyncio programs."""
+    return cast("Execution[R]", Execution._create(bridge, execution))
 
 
 def wrap_function(bridge: Bridge, function: spear.calls.Function[R]) -> Function[R]:

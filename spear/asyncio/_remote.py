@@ -10,13 +10,14 @@ from spear._errors import NotFound
 from spear._util import NoPublicConstructor
 
 from ._bridge import Bridge, InThread, OpeningBlock, open_in_thread
-from ._functions import Function, wrap_function
+from ._functions import Execution, Function, wrap_execution, wrap_function
 
 if TYPE_CHECKING:
     import os
 
     from spear.calls import FunctionDescription
     from spear.remote import ConnectArguments
+    from spear.spearlet import Scale
 
 
 @final
@@ -64,6 +65,26 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         """Return descriptions of its functions by name, as the host gives them."""
         return await self._bridge.run(self._deployment.descriptions)
 
+    async def status(self) -> dict[str, object]:
+        """Return the deployment's state and figures, as the host shows them."""
+        return await self._bridge.run(self._deployment.status)
+
+    async def scale(self, replicas: int | Scale) -> None:
+        """Change the number of replicas; see :meth:`spear.RemoteDeployment.scale`."""
+        await self._bridge.run(self._deployment.scale, replicas)
+
+    async def restart(self) -> None:
+        """Replace every replica; see :meth:`spear.RemoteDeployment.restart`."""
+        await self._bridge.run(self._deployment.restart)
+
+    async def stop(self) -> None:
+        """Stop the deployment; see :meth:`spear.RemoteDeployment.stop`."""
+        await self._bridge.run(self._deployment.stop)
+
+    async def start(self) -> None:
+        """Start the deployment again; see :meth:`spear.RemoteDeployment.start`."""
+        await self._bridge.run(self._deployment.start)
+
 
 @final
 class RemoteHost(InThread[spear.remote.RemoteHost]):
@@ -91,6 +112,19 @@ class RemoteHost(InThread[spear.remote.RemoteHost]):
     async def refresh(self) -> None:
         """Ask the host for its deployments and functions."""
         await self._bridge.run(self._inner.refresh)
+
+    async def status(self) -> dict[str, object]:
+        """Return the host's state and figures, as it shows them."""
+        return await self._bridge.run(self._inner.status)
+
+    async def execution(self, execution_id: str) -> Execution:
+        """Return a submitted call of the host by its id; see :meth:`spear.RemoteHost.execution`."""
+        execution = await self._bridge.run(self._inner.execution, execution_id)
+        return wrap_execution(self._bridge, execution)
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Let the host take no new calls; see :meth:`spear.RemoteHost.drain`."""
+        await self._bridge.run(self._inner.drain, seconds)
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name``."""

@@ -10,13 +10,14 @@ from spear._errors import NotFound
 from spear._util import NoPublicConstructor
 
 from ._bridge import Bridge, InThread
-from ._functions import Function, wrap_function
+from ._functions import Execution, Function, wrap_execution, wrap_function
 
 if TYPE_CHECKING:
     import os
 
     from spear.calls import FunctionDescription
     from spear.remote import ConnectArguments
+    from spear.spearlet import Scale
 
 
 @final
@@ -64,6 +65,26 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         """Return descriptions of its functions by name, as the host gives them."""
         return self._bridge.run(self._deployment.descriptions)
 
+    def status(self) -> dict[str, object]:
+        """Return the deployment's state and figures, as the host shows them."""
+        return self._bridge.run(self._deployment.status)
+
+    def scale(self, replicas: int | Scale) -> None:
+        """Change the number of replicas; see :meth:`spear.RemoteDeployment.scale`."""
+        self._bridge.run(self._deployment.scale, replicas)
+
+    def restart(self) -> None:
+        """Replace every replica; see :meth:`spear.RemoteDeployment.restart`."""
+        self._bridge.run(self._deployment.restart)
+
+    def stop(self) -> None:
+        """Stop the deployment; see :meth:`spear.RemoteDeployment.stop`."""
+        self._bridge.run(self._deployment.stop)
+
+    def start(self) -> None:
+        """Start the deployment again; see :meth:`spear.RemoteDeployment.start`."""
+        self._bridge.run(self._deployment.start)
+
 
 @final
 class RemoteHost(InThread[spear.remote.RemoteHost]):
@@ -94,6 +115,19 @@ class RemoteHost(InThread[spear.remote.RemoteHost]):
     def refresh(self) -> None:
         """Ask the host for its deployments and functions."""
         self._bridge.run(self._inner.refresh)
+
+    def status(self) -> dict[str, object]:
+        """Return the host's state and figures, as it shows them."""
+        return self._bridge.run(self._inner.status)
+
+    def execution(self, execution_id: str) -> Execution:
+        """Return a submitted call of the host by its id; see :meth:`spear.RemoteHost.execution`."""
+        execution = self._bridge.run(self._inner.execution, execution_id)
+        return wrap_execution(self._bridge, execution)
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Let the host take no new calls; see :meth:`spear.RemoteHost.drain`."""
+        self._bridge.run(self._inner.drain, seconds)
 
     def find_function(self, name: str) -> Function:
         """Return a function by its name, or by ``deployment.name``."""

@@ -36,7 +36,7 @@ def serving(kitchen: Kitchen) -> Iterator[str]:
         portal.wrap_async_context_manager(spear.open_spearlet()) as spearlet,
     ):
         portal.call(deploy, spearlet)
-        opening = open_gateway(spearlet, GatewaySettings(port=0))
+        opening = open_gateway(spearlet, GatewaySettings(port=0, allow_control=True))
         with portal.wrap_async_context_manager(opening) as gateway:
             yield gateway.urls[0]
 
@@ -51,6 +51,15 @@ def test_a_host_is_called_without_an_event_loop() -> None:
         with pytest.raises(spear.FunctionRaised) as caught:
             remote.fail("no tea")
         assert caught.value.type_name == "ValueError"
+        with remote.count.stream(100) as numbers:
+            assert list(numbers) == list(range(100))
+        with remote.echo.map(iter(range(50))) as results:
+            assert list(results) == list(range(50))
+        submitted = remote.echo.submit(7)
+        assert submitted.result() == 7
+        assert host.execution(submitted.id).result() == 7
+        assert host.status()["state"] == "running"
+        assert remote.status()["name"] == "kitchen"
         assert host.find_function("kitchen.echo")(1) == 1
         assert remote.function("echo").name == "echo"
         assert "echo" in remote.functions
@@ -65,6 +74,12 @@ def test_a_host_is_called_without_an_event_loop() -> None:
                 getattr(remote, name)
         with pytest.raises(spear.DeadlineExceeded):
             remote.hang(timeout=0.01)
+        remote.restart()
+        remote.scale(1)
+        remote.stop()
+        with pytest.raises(spear.NotFound):
+            remote.start()  # it is of no configuration
+        host.drain()
     with pytest.raises(spear.WorkerDied):
         remote.echo(1)
 
@@ -78,6 +93,15 @@ def test_a_host_is_called_from_asyncio() -> None:
             remote = await host.deployment("kitchen")
             calls = [remote.echo(each) for each in range(20)]
             assert await asyncio.gather(*calls) == list(range(20))
+            async with remote.count.stream(100) as numbers:
+                assert [each async for each in numbers] == list(range(100))
+            async with remote.echo.map(range(50)) as results:
+                assert [each async for each in results] == list(range(50))
+            submitted = await remote.echo.submit(7)
+            assert await submitted == 7
+            assert await (await host.execution(submitted.id)) == 7
+            assert (await host.status())["state"] == "running"
+            assert (await remote.status())["name"] == "kitchen"
             assert await host.find_function("kitchen.echo")(1) == 1
             assert remote.function("echo").name == "echo"
             assert "echo" in remote.functions
@@ -96,6 +120,12 @@ def test_a_host_is_called_from_asyncio() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert await asyncio.to_thread(kitchen.cancelled.wait, PATIENCE_SECONDS)
+            await remote.restart()
+            await remote.scale(1)
+            await remote.stop()
+            with pytest.raises(spear.NotFound):
+                await remote.start()  # it is of no configuration
+            await host.drain()
 
     with serving(kitchen) as url:
         asyncio.run(main(url))
