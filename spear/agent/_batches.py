@@ -48,6 +48,7 @@ from ._failures import about_call
 from ._functions import COMMON_RESULTS, AsyncFunction, PlainFunction, RegisteredFunction
 
 if TYPE_CHECKING:
+    from spear._errors import CallFailed, Delivered
     from spear.channels import InboundCall
     from spear.wire import Payload
 
@@ -315,7 +316,7 @@ class _BatchRun:
                 if type(result) in COMMON_RESULTS or not isinstance(result, Coroutine):
                     function.check_result(result, "returned")
             except BaseException as error:
-                failure, result = self._encoded(error), None
+                failure, result = self._encoded(self._service.failure_of(error)), None
             now = self._clock()
             with turn.lock:
                 if turn.is_over:
@@ -344,27 +345,32 @@ class _BatchRun:
     @disable_ki_protection  # it makes objects of the user's classes
     async def _join(self, function: BatchedFunction, arguments: list[object], at: int) -> None:
         until = self._clock() + self._seconds
+        delivered: Delivered = "yes"
+
+        def leave() -> None:
+            nonlocal delivered
+            delivered = "no"
+
         current.set((self._call, function.name, until, self._service, None))
         with trio.move_on_after(self._seconds) as scope:
             try:
                 function.convert((arguments, {}))
                 (item,) = arguments
-                result = await function.submit(item, self._call, self._service)
+                result = await function.submit(item, self._call, self._service, leave)
                 function.check_result(result, "returned")
                 self._results[at] = result
             except BaseException as error:
                 self._fail(error, at)
         if scope.cancelled_caught:
-            late = DeadlineExceeded.of_call(function.name, self._seconds, "maybe")
-            self._fail(about_call(late), at)
+            late = DeadlineExceeded.of_call(function.name, self._seconds, delivered)
+            self._note_failure(self._encoded(late), at)
 
     def _fail(self, error: BaseException, at: int) -> None:
         """Note the failure of a call, which has no result."""
-        self._note_failure(self._encoded(error), at)
+        self._note_failure(self._encoded(self._service.failure_of(error)), at)
 
-    def _encoded(self, error: BaseException) -> Failure:
-        most = self._call.channel.limits.error_message_bytes
-        return list(encode_failure(self._service.failure_of(error), most))
+    def _encoded(self, failure: CallFailed) -> Failure:
+        return list(encode_failure(failure, self._call.channel.limits.error_message_bytes))
 
     def _note_failure(self, failure: Failure, at: int) -> None:
         self._function.failed += 1

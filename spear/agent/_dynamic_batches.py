@@ -160,7 +160,7 @@ class DynamicBatcher:
         self._weight = 0.0  # of all that wait
         self._running = 0
 
-    async def submit(self, item: object, run: Run) -> object:
+    async def submit(self, item: object, run: Run, on_left: Callable[[], object]) -> object:
         """Return the result for an item, which waits for other items, and runs with them.
 
         If cancelled before the batch has begun, the item is not run. If cancelled later, the other items
@@ -169,6 +169,7 @@ class DynamicBatcher:
         Args:
             item: the item.
             run: runs the batch, if this call happens to lead it.
+            on_left: called if the call is cancelled before its batch has begun.
 
         Raises:
             CallFailed: the failure of this item.
@@ -180,7 +181,11 @@ class DynamicBatcher:
         self._weight += member.weight
         if self._weight >= self._settings.max_size:
             self._notify_leader()
-        result, failure = await self._outcome_of(member, run)
+        try:
+            result, failure = await self._outcome_of(member, run)
+        finally:
+            if member.batch is None:
+                on_left()
         if failure is not None:
             raise failure
         return result
@@ -290,11 +295,13 @@ class BatchedFunction(RegisteredFunction):
         """Return the encoded result for the item of a call."""
         positional, keywords = self.bind(call)
         (item,) = (*positional, *keywords.values())
-        return self.encode(await self.submit(item, call, service))
+        return self.encode(await self.submit(item, call, service, call.note_not_begun))
 
-    async def submit(self, item: object, call: InboundCall, service: AgentService) -> object:
+    async def submit(
+        self, item: object, call: InboundCall, service: AgentService, on_left: Callable[[], object]
+    ) -> object:
         """Return the result for a converted item; see :meth:`DynamicBatcher.submit`."""
-        return await self._batcher.submit(item, partial(self._perform, call, service))
+        return await self._batcher.submit(item, partial(self._perform, call, service), on_left)
 
     async def _perform(
         self, call: InboundCall, service: AgentService, items: list[object]

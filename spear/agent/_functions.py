@@ -233,7 +233,7 @@ class PlainFunction(RegisteredFunction):
         """Wait for a thread, run the function in it, and return the encoded result."""
         # Arguments and result are decoded and encoded in the thread, too: megabytes of CBOR would block
         # Trio's thread for too long.
-        result = await service.in_thread(call, self._run, call)
+        result = await service.in_thread(call, self._run, call, is_first=True)
         return result if isinstance(result, tuple) else self.encode(await result)
 
     def _run(self, call: InboundCall) -> tuple[Payload, bool] | Coroutine[object, object, object]:

@@ -131,7 +131,7 @@ class PlainStream(Stream):
     async def _run_in_thread(
         self, call: InboundCall, service: AgentService, handover: Handover, room: threading.Event
     ) -> None:
-        await service.in_thread(call, self._produce, call, handover, room)
+        await service.in_thread(call, self._produce, call, handover, room, is_first=True)
         if handover.failure is not None and call.cancelled is not None:
             raise handover.failure  # the call is cancelled, so send_all() does not return it
 

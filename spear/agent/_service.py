@@ -224,9 +224,19 @@ class AgentService:
         return self._bridge
 
     async def in_thread(
-        self, call: InboundCall, function: Callable[[*Ts], T], *arguments: *Ts
+        self,
+        call: InboundCall,
+        function: Callable[[*Ts], T],
+        *arguments: *Ts,
+        is_first: bool = False,
     ) -> T:
         """Run part of a call in a thread, and wait until it has ended, even if cancelled.
+
+        Args:
+            call: the call.
+            function: runs the part.
+            arguments: its arguments.
+            is_first: whether the part is the first one, so that without it the call has not begun.
 
         Raises:
             Rejected: no thread could be started; the host may retry the call on another instance.
@@ -237,6 +247,10 @@ class AgentService:
             return function(*arguments)
         try:
             result = await self.threads.run(function, *arguments)
+        except trio.Cancelled:
+            if is_first:
+                call.note_not_begun()
+            raise
         except Exception as error:
             raise await self.unable(call, f"cannot start a thread: {error}") from error
         try:

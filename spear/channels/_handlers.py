@@ -101,6 +101,7 @@ class Handlers:
         """
         try:
             if call.cancelled is not None:
+                call.note_not_begun()
                 raise call.cancelled
             payload, is_cbor = await self._handle(call)
             if isinstance(payload, Segment):

@@ -140,8 +140,10 @@ class ItemCalls(Generic[T]):
         wanted = 2 * len(pool.ready) if is_crowded else capacity
         if self._slots_of(capacity) < capacity:
             return int(min(self._most, wanted, self._slots))
-        # One call more than there are slots, so that the deployment sees a queue, and may grow.
-        return int(min(self._most, wanted + 1))
+        # One call more than there are slots, so that the deployment sees a queue, and may grow. Such a
+        # call waits for the map itself, so there is none if it may not wait for ever.
+        is_patient = self._calls.options.queue_timeout == inf
+        return int(min(self._most, wanted + is_patient))
 
     def _slots_of(self, capacity: int) -> int:
         """Return the most calls that the instances run at a time, and set the weight of each."""
@@ -287,8 +289,7 @@ class ItemCalls(Generic[T]):
             elif assignments.attempts:
                 calls.counters.ended(clock() - begun, failure, len(lost))
                 self._batch = 1  # the next items may be of the kind that failed these
-            # Copies, because one exception must not be raised twice.
-            failures.update((at, copy(failure)) for at in lost)
+            failures.update((at, _of_item(failure)) for at in lost)
             results += [None] * len(lost)
         if calls.expected is not None:
             for at, result in enumerate(results):
@@ -320,10 +321,11 @@ class ItemCalls(Generic[T]):
         if self._unpack:
             arguments = [arguments_of_item(each, unpack=True) for each in items]
         payload, is_cbor = encode_call(BATCH, (calls.name, seconds, self._unpack, arguments), {})
+        now = calls.pool.clock()
         async with AsyncExitStack() as stack:
             stream = await enter_stream(
                 stack, calls.pool, calls.attributes, payload, is_cbor,
-                calls.pool.clock(), inf, sends_items=False,
+                now, now + (attempts.queue_seconds or 0.0), sends_items=False,
                 run_seconds=seconds * len(items) + GRACE_SECONDS, execution=attempts, function=BATCH,
             )  # fmt: skip
             while len(results) < len(items):
@@ -345,6 +347,14 @@ class ItemCalls(Generic[T]):
                 calls.counters.ended(took / done, None, done - len(failed))
                 for error in failed:
                     calls.counters.ended(took / done, error)
+
+
+def _of_item(failure: SpearError) -> SpearError:
+    """Return the failure of a batch as that of an item without an outcome, which may not have begun."""
+    failure = copy(failure)  # one exception must not be raised twice
+    if failure.delivered == "yes":
+        failure.delivered = "maybe"
+    return failure
 
 
 def _decode_untrusted(payload: bytes, is_cbor: bool) -> tuple[Result, bool]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from spear import WireLimits
     from spear.channels import CallStream, CommunicationChannel, Metadata, OnProgress, Service
 
+NOTICED_THERE = 1 + 5e-7
+"""A timeout that the agent notices first: on the wire it is a second, a moment less."""
+
 INSTANCE = InstanceId("memory", "tested")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import spear
 from spear import Agent, ConfigurationError, DeadlineExceeded, FunctionRaised, InvalidArguments
 
-from .helpers import Caller, calling
+from .helpers import NOTICED_THERE, Caller, calling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -307,6 +307,19 @@ async def test_a_late_call_leaves_before_its_batch_begins(autojump_clock: MockCl
             await caller.call("double", 2, timeout=0.2)
         assert trio.current_time() == pytest.approx(begun + 0.2)
     assert model.items == [[1]]
+
+
+@pytest.mark.parametrize(("seconds", "delivered"), [(2, "no"), (0.5, "yes")])
+async def test_a_late_call_tells_whether_its_batch_has_begun(
+    autojump_clock: MockClock, seconds: float, delivered: str
+) -> None:
+    app, model = Agent(), Model(seconds=9)
+    app.batched(max_wait_seconds=seconds)(model.double)
+    async with calling(app) as caller:
+        with pytest.raises(DeadlineExceeded) as raised:
+            await caller.call("double", 1, timeout=NOTICED_THERE)
+        assert raised.value.delivered == delivered
+    assert model.items == ([[1]] if delivered == "yes" else [])
 
 
 @pytest.mark.parametrize("leavers", [[0], [1], [0, 1], [0, 1, 2]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ import trio.testing
 import spear
 from spear import Agent, DeadlineExceeded
 
-from .helpers import Caller, calling
+from .helpers import NOTICED_THERE, Caller, calling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -168,3 +170,43 @@ async def test_what_is_about_the_call_itself_is_told_to_nobody_twice(
         "after the end of the call (the call's deadline has passed), the function raised KeyError: 'tea'"
     ]
     assert app.service.statistics()[0].late == 1
+
+
+@pytest.mark.parametrize("name", ["plain", "items"])
+async def test_a_call_that_was_late_before_it_got_a_thread_was_certainly_not_delivered(
+    name: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spear.agent._app.MAX_THREADS", 1)
+    app, release, holding = Agent(), threading.Event(), trio.Event()
+    ran: list[str] = []
+
+    @app.function
+    def hold() -> None:
+        app.service.token.run_sync_soon(holding.set)
+        release.wait()
+
+    @app.function
+    def plain() -> None:
+        ran.append("plain")
+
+    @app.function
+    def items() -> Iterator[None]:
+        ran.append("items")
+        yield
+
+    async def call(caller: Caller) -> None:
+        if name == "plain":
+            await caller.call(name, timeout=NOTICED_THERE)
+        async with caller.channel.open_stream(name, timeout=NOTICED_THERE) as stream:
+            await stream.receive()
+
+    async with calling(app) as caller, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(caller.call, "hold", timeout=inf))
+        try:
+            await holding.wait()
+            with pytest.raises(DeadlineExceeded) as raised:
+                await call(caller)
+            assert raised.value.delivered == "no"
+        finally:
+            release.set()
+    assert ran == []
