@@ -62,12 +62,9 @@ def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
         return more
     if isinstance(error, Overloaded):
         return {"retry_after_seconds": error.retry_after_seconds}
-    if isinstance(error, InvalidArguments):
-        names = ("parameter", "expected", "got")
-        return {name: getattr(error, name) for name in names if getattr(error, name)}
-    if isinstance(error, UnexpectedResult):
-        names = ("path", "expected", "got")
-        return {name: getattr(error, name) for name in names if getattr(error, name)}
+    if isinstance(error, InvalidArguments | UnexpectedResult):
+        names = ("parameter", "path", "expected", "got", "usage")
+        return {name: value for name in names if (value := getattr(error, name, ""))}
     if isinstance(error, ConfigurationError):
         more = {"message": str(error)}  # includes the key, for clients that show nothing else
         return more | ({"key": error.key} if error.key else {})
@@ -125,6 +122,7 @@ def _error_from(told: Mapping[object, object]) -> SpearError:
             parameter=_text(told, "parameter"),
             expected=_text(told, "expected"),
             got=_text(told, "got"),
+            usage=_text(told, "usage"),
         )
     if kind == "UnexpectedResult":
         return UnexpectedResult(

@@ -367,6 +367,7 @@ class InvalidArguments(Rejected):
             ``order.items[2].sku``; empty if no single one is.
         expected: the parameter's type, such as ``list[str]``; empty if the type is not the fault.
         got: the name of the type that was given instead, such as ``int``.
+        usage: the signature of the function, if a host that is called over HTTP adds it; else empty.
     """
 
     code = "invalid_arguments"
@@ -378,6 +379,7 @@ class InvalidArguments(Rejected):
         parameter: str = "",
         expected: str = "",
         got: str = "",
+        usage: str = "",
         code: str | None = None,
         delivered: Delivered | None = None,
     ) -> None:
@@ -385,6 +387,7 @@ class InvalidArguments(Rejected):
         self.parameter = parameter
         self.expected = expected
         self.got = got
+        self.usage = usage
 
 
 class UnexpectedResult(CallFailed):

@@ -116,7 +116,7 @@ def _failure(
                 remote_traceback=_text(error, "traceback") or None,
             )
         case "InvalidArguments":
-            fit = {name: _text(error, name) for name in ("parameter", "expected", "got")}
+            fit = {name: _text(error, name) for name in ("parameter", "expected", "got", "usage")}
             return InvalidArguments(message, **fit, delivered=delivered)
         case "WorkerDied":
             return WorkerDied(message, stderr_tail=tail, delivered=delivered)

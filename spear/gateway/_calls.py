@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spear._errors import Rejected, SpearError
+from spear._errors import InvalidArguments, Rejected, SpearError
 from spear.channels import open_private_nursery
 
 from ._errors import Problem, describe
@@ -199,6 +199,14 @@ def _argument(name: str, texts: list[str], signature: Signature | None) -> objec
     return signature.read_text(name, texts[0], alone(name, values))
 
 
+async def add_usage(app: App, function: Function, error: InvalidArguments) -> None:
+    """Add the signature of a function, if it is known, to the refusal of its arguments."""
+    deployment = app.spearlet.deployments.get(function.deployment)
+    if deployment is not None:
+        described = (await app.catalogue.describe(deployment)).get(function.name)
+        error.usage = "" if described is None else described.signature
+
+
 async def call(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
@@ -206,7 +214,11 @@ async def call(app: App, request: Request, name: str) -> None:
         await _call_in_messages(app, request, function, form)
         return
     bound = await bind_arguments(app, request, function, _SINGLE)
-    answer = await bound.ask()
+    try:
+        answer = await bound.ask()
+    except InvalidArguments as error:
+        await add_usage(app, function, error)
+        raise
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
     if answer.instance is not None:

@@ -40,6 +40,7 @@ _ERROR: Final[Schema] = {
                 "parameter": {"type": "string"},
                 "expected": {"type": "string"},
                 "got": {"type": "string"},
+                "usage": {"type": "string"},
                 "retry_after_seconds": {"type": ["number", "null"]},
             },
         }

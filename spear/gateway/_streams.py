@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from spear._errors import SpearError
+from spear._errors import InvalidArguments, SpearError
 from spear.calls import FunctionStream
 from spear.channels import open_private_nursery
 
-from ._calls import expect_stream, find_function, query_arguments, with_options
+from ._calls import add_usage, expect_stream, find_function, query_arguments, with_options
 from ._errors import Problem, describe
 from ._exchange import add_keywords, arguments_of
 from ._forms import NOT_STORED, CallMessages, form_for
@@ -48,10 +48,14 @@ async def stream(app: App, request: Request, name: str) -> None:
         function = function.options(on_progress=reporter.add)
     bound = await _bind_arguments(app, request, function)
     with app.budgets.streams.taking(1, request.client):
-        async with bound.stream() as items:
-            place = ((b"spear-instance", str(items.instance).encode()),)
-            request.extra += place
-            await send_items(app, request, items, reporter=reporter)
+        try:
+            async with bound.stream() as items:
+                place = ((b"spear-instance", str(items.instance).encode()),)
+                request.extra += place
+                await send_items(app, request, items, reporter=reporter)
+        except InvalidArguments as error:
+            await add_usage(app, function, error)
+            raise
 
 
 async def _bind_arguments(app: App, request: Request, function: Function) -> BoundCall:

@@ -437,6 +437,8 @@ async def test_failures_have_a_status_and_say_what_is_known(
     if kind == "FunctionRaised":
         assert (reply.error["type"], reply.error["message"]) == ("KeyError", "'oh'")
         assert reply.error["delivered"] == "yes"
+    if kind == "InvalidArguments":
+        assert reply.error["usage"] == "add(a: int, b: int = 1, *, timeout: int = 0) -> int"
     if kind == "Overloaded":
         assert (reply.headers["retry-after"], reply.error["retry_after_seconds"]) == ("3", 2.5)
 

@@ -91,6 +91,8 @@ async def test_a_failure_before_the_first_item_is_an_error() -> None:
         ):
             reply = await stream(site, function, value, EVENTS)
             assert (reply.status, reply.error["kind"]) == (status, kind)
+            is_refusal = kind == "InvalidArguments"
+            assert ("usage" in reply.error) == is_refusal
 
 
 async def test_a_failure_after_it_is_told_in_the_form_of_the_items() -> None:
