@@ -33,7 +33,7 @@ from spear.channels import call_unprotected, open_private_nursery, protected_cla
 
 from ._as_called import as_called
 from ._context import current
-from ._failures import about_call, as_raisable
+from ._failures import about_call, as_raisable, note_not_begun
 from ._functions import RegisteredFunction
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ class BatchedFunction(RegisteredFunction):
         """Return the encoded result for the item of a call."""
         positional, keywords = self.bind(call)
         (item,) = (*positional, *keywords.values())
-        return self.encode(await self.submit(item, call, service, call.note_not_begun))
+        return self.encode(await self.submit(item, call, service, partial(note_not_begun, call)))
 
     async def submit(
         self, item: object, call: InboundCall, service: AgentService, on_left: Callable[[], object]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from copy import copy
 from math import isfinite
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
 import outcome
@@ -21,6 +21,9 @@ import trio
 
 from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded, SpearError
 from spear._util import bases_of, leaves_of, name_of, summary_of, text_of
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
 
 F = TypeVar("F", bound=CallFailed)
 
@@ -31,6 +34,12 @@ def about_call(failure: F) -> F:
     """Mark an error as an error of the call that is being handled, and return it."""
     _about_calls.add(failure)
     return failure
+
+
+def note_not_begun(call: InboundCall) -> None:
+    """Note that a cancelled call ends before its function has begun, so that its caller may repeat it."""
+    if call.cancelled is not None:  # otherwise the whole connection is being cancelled
+        call.cancelled.delivered = "no"
 
 
 def _is_about_call(error: BaseException) -> bool:

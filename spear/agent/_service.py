@@ -19,7 +19,7 @@ from spear.channels import ThreadedFunctions, protected_block, run_to_its_end
 from ._batches import BatchFunction
 from ._context import current
 from ._describe import describing
-from ._failures import about_call, as_seen_by_caller, in_one_line
+from ._failures import about_call, as_seen_by_caller, in_one_line, note_not_begun
 from ._own_calls import OwnCalls
 from ._threads import function_threads
 
@@ -249,7 +249,7 @@ class AgentService:
             result = await self.threads.run(function, *arguments)
         except trio.Cancelled:
             if is_first:
-                call.note_not_begun()
+                note_not_begun(call)
             raise
         except Exception as error:
             raise await self.unable(call, f"cannot start a thread: {error}") from error

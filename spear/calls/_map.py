@@ -207,10 +207,12 @@ class ManyCalls(Generic[R]):
                     print(summary)
 
         As many calls run at a time as there are slots, or at most ``limit``. A call waits for a slot as
-        long as it takes. Short calls travel together, about 5 ms of work in one message, and count as one
-        for ``limit``; each item has its own result and failure. Items are pulled ahead of the results
-        that are taken, about two for each slot, and some thousands if calls are very short. Leaving the
-        block cancels the calls that have not ended.
+        long as it takes, or as long as ``f.options(queue_timeout=...)`` says; the deployment's own
+        ``queue_timeout`` does not apply. Short calls travel together, about 5 ms of work in one message,
+        and count as one for ``limit``; each item has its own result and failure. Items are pulled ahead
+        of the results that are taken, about two for each slot, and some thousands if calls are very
+        short. Leaving the block cancels the calls that have not ended, and closes ``items`` if it is an
+        asynchronous generator.
 
         Args:
             items: any iterable, or asynchronous iterable.
@@ -274,9 +276,9 @@ class ManyCalls(Generic[R]):
         mapping = _open_map(self, "for_each", items, others, on_error, options)
         async with mapping as outcomes:
             return [
-                outcome
+                cast("MapItem[T, R]", outcome)
                 async for outcome in outcomes
-                if isinstance(outcome, MapItem) and outcome.error is not None
+                if type(outcome) is MapItem and outcome.error is not None
             ]
 
 
@@ -287,7 +289,7 @@ def _open_map(
     others: tuple[object, ...],
     on_error: OnError,
     options: EachOptions,
-) -> AbstractAsyncContextManager[MapResults[R] | MapResults[MapItem[T, R]]]:
+) -> AbstractAsyncContextManager[MapResults[object]]:
     """Open the block of a method; refuse arguments that the method does not have."""
     function = cast("Function[R]", calls)
     name = f"{function.name}.{method}"
@@ -303,9 +305,25 @@ def _open_map(
                 f"{name}() has no option {option!r}{_advice(function.name, method, option, known)}"
             )
             raise InvalidArguments(message, parameter=option, code="unknown_argument")
-    given: MapOptions = {"ordered": method != "for_each", **options}
+    if on_error not in ("raise", "keep"):
+        raise InvalidArguments(f'on_error must be "raise" or "keep", not {on_error!r:.60}')
+    limit = options.get("limit")
+    if limit is not None:
+        expect_whole("limit", limit, 1)
+    function._calls.expect_stream(False)
+    if function._calls.options.key is not None:
+        raise ConfigurationError("a key makes all calls one: map the function without its key")
+    waits = function._calls.options.queue_timeout
+    function = function.options(
+        timeout=options.get("timeout"),
+        queue_timeout=inf if waits is None else waits,  # not that of the deployment
+        retry=options.get("retry"),
+    )
+    keeps_items, unpack = on_error == "keep", method == "starmap"
+    runner: ItemRunner[T] = function._calls.run_items(limit, unpack=unpack, keeps_items=keeps_items)
+    ordered = cast("MapOptions", options).get("ordered", method != "for_each")
     open_block = named_block(name, _run_map)
-    return open_block(function, name, items, unpack=method == "starmap", on_error=on_error, **given)
+    return open_block(runner, name, items, keeps_items=keeps_items, ordered=ordered)
 
 
 def _advice(function: str, method: str, option: str, known: frozenset[str]) -> str:
@@ -318,27 +336,13 @@ def _advice(function: str, method: str, option: str, known: frozenset[str]) -> s
 
 
 async def _run_map(
-    function: Function[R],
+    runner: ItemRunner[T],
     name: str,
     items: AnyIterable[T],
     *,
-    unpack: bool,
-    on_error: OnError,
-    limit: int | None = None,
-    ordered: bool = True,
-    timeout: float | None = None,
-    retry: RetryPolicy | None = None,
-) -> AsyncIterator[MapResults[R] | MapResults[MapItem[T, R]]]:
-    function._calls.expect_stream(False)
-    if limit is not None:
-        expect_whole("limit", limit, 1)
-    if on_error not in ("raise", "keep"):
-        raise InvalidArguments(f'on_error must be "raise" or "keep", not {on_error!r:.60}')
-    if function._calls.options.key is not None:
-        raise ConfigurationError("a key makes all calls one: map the function without its key")
-    keeps_items = on_error == "keep"
-    function = function.options(timeout=timeout, queue_timeout=inf, retry=retry)
-    runner: ItemRunner[T] = function._calls.run_items(limit, unpack=unpack, keeps_items=keeps_items)
+    keeps_items: bool,
+    ordered: bool,
+) -> AsyncIterator[MapResults[object]]:
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
         source = open_source(items, nursery)

@@ -14,7 +14,16 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from math import inf
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
@@ -64,7 +73,10 @@ class Source(Generic[T]):
 
 @final
 class AsyncSource(Source[T]):
-    """The items of an asynchronous iterable. A batch does not wait for items that are not there yet."""
+    """The items of an asynchronous iterable. A batch does not wait for items that are not there yet.
+
+    An asynchronous generator is closed at its end, or when the reading task is cancelled.
+    """
 
     def __init__(self, items: AsyncIterator[T], nursery: trio.Nursery) -> None:
         super().__init__(iter(()))
@@ -74,13 +86,22 @@ class AsyncSource(Source[T]):
     async def _read(self, items: AsyncIterator[T]) -> None:
         with self._sender:
             try:
-                async for item in items:
-                    try:  # send() would be a scheduler pass for each item
-                        self._sender.send_nowait(item)
-                    except trio.WouldBlock:
-                        await self._sender.send(item)
+                await self._send_all(items)
             except Exception as error:
+                if trio.current_effective_deadline() == -inf:  # nobody takes the failure any more
+                    raise
                 self.failure = error
+
+    async def _send_all(self, items: AsyncIterator[T]) -> None:
+        try:
+            async for item in items:
+                try:  # send() would be a scheduler pass for each item
+                    self._sender.send_nowait(item)
+                except trio.WouldBlock:
+                    await self._sender.send(item)
+        finally:
+            if isinstance(items, AsyncGenerator):  # a channel, for one, stays open
+                await items.aclose()
 
     async def pull(self, most: int) -> list[T]:
         """Return 1 to ``most`` items; none after the end or the failure of the iterable."""

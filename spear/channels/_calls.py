@@ -400,11 +400,6 @@ class InboundCall(Arguments):
             if self._queue is not None:
                 self._queue.end(reason)
 
-    def note_not_begun(self) -> None:
-        """Note that the call ends before its function has begun, so that its caller may repeat it."""
-        if self._cancelled is not None:  # otherwise the whole connection is being cancelled
-            self._cancelled.delivered = "no"
-
     @property
     def is_given_up(self) -> bool:
         """Whether the handler has been told to stop."""

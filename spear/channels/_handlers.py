@@ -101,7 +101,7 @@ class Handlers:
         """
         try:
             if call.cancelled is not None:
-                call.note_not_begun()
+                call.cancelled.delivered = "no"
                 raise call.cancelled
             payload, is_cbor = await self._handle(call)
             if isinstance(payload, Segment):

@@ -178,6 +178,62 @@ async def test_a_source_that_fails_raises_after_the_outcomes_of_its_items(
             await made.take()
 
 
+class Endless:
+    """Asynchronous generators of numbers.
+
+    Attributes:
+        closed: how many have been closed.
+    """
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.closed = 0
+        self._fails = fails
+
+    async def items(self, count: int) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                yield number
+            await trio.sleep_forever()
+        finally:
+            self.closed += 1
+            if self._fails:
+                raise OSError("cannot close")
+
+
+@pytest.mark.parametrize("count", [3, 10**6], ids=["waiting for an item", "waiting for room"])
+async def test_an_asynchronous_generator_is_closed_when_it_is_not_needed(count: int) -> None:
+    source = Endless()
+    async with trio.open_nursery() as nursery:
+        made = mapper(source.items(count), Work(), nursery)
+        assert await made.take() == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert source.closed == 0
+        nursery.cancel_scope.cancel()
+    assert source.closed == 1
+
+
+@pytest.mark.parametrize("count", [3, 10**6], ids=["waiting for an item", "waiting for room"])
+async def test_a_failure_of_closing_a_generator_is_not_lost(count: int) -> None:
+    with pytest.RaisesGroup(OSError):
+        async with trio.open_nursery() as nursery:
+            made = mapper(Endless(fails=True).items(count), Work(), nursery)
+            assert await made.take() == 0
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_channel_of_items_stays_open() -> None:
+    send, receive = trio.open_memory_channel[int](10)
+    async with trio.open_nursery() as nursery:
+        made = mapper(receive, Work(), nursery)
+        await send.send(1)
+        assert await made.take() == -1
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await send.send(2)
+    assert await receive.receive() == 2
+
+
 async def test_a_batch_does_not_wait_for_items_that_are_not_there() -> None:
     send, receive = trio.open_memory_channel[int](10)
     work = Work()

@@ -872,6 +872,27 @@ async def test_a_late_item_of_a_batched_function_is_the_only_one_that_fails(
     assert late == {20: DeadlineExceeded}
 
 
+async def test_a_late_item_of_a_batched_function_tells_whether_the_function_has_had_it(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent()
+    seen: list[int] = []
+
+    @app.batched(max_size=4)
+    async def nap(numbers: list[int]) -> list[int]:
+        seen.extend(numbers)
+        await trio.sleep(5 if len(seen) > 15 else 0)
+        return numbers
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.nap.options(timeout=2), range(31), limit=1)
+    late = [each for each in outcomes if isinstance(each.error, DeadlineExceeded)]
+    assert {each.error.delivered for each in late if each.error} == {"no", "yes"}
+    for each in late:
+        assert each.error is not None
+        assert (each.error.delivered == "yes") == (each.index in seen)
+
+
 @pytest.mark.parametrize(
     "junk",
     [
@@ -950,12 +971,14 @@ async def test_the_retries_of_items_are_not_limited_by_the_budget_of_the_deploym
 
 
 DYING = """
-import os, spear
+import os, spear, time
 
 app = spear.Agent()
 
 @app.function
 def work(number: int) -> int:
+    if number == 39:
+        time.sleep(0.05)  # so that outcomes of its batch are sent
     if number == 40 and not os.path.exists({flag!r}):
         open({flag!r}, "w").close()
         os._exit(9)
@@ -1188,7 +1211,6 @@ async def test_an_item_of_starmap_that_is_no_list_fails_alone(size: str, wrong: 
 @pytest.mark.parametrize(
     ("mistake", "error", "text"),
     [
-        (lambda f: f.map(17), InvalidArguments, "items must be an iterable"),
         (lambda f: f.map([], limit=0), ConfigurationError, "limit must be from 1 to"),
         (lambda f: f.map([], on_error="ignore"), InvalidArguments, 'must be "raise" or "keep"'),
         (lambda f: f.map([], timeout="1"), InvalidArguments, "timeout must be a number"),
@@ -1216,13 +1238,45 @@ async def test_an_item_of_starmap_that_is_no_list_fails_alone(size: str, wrong: 
 async def test_mistakes_are_told(
     mistake: Callable[[Function], object], error: type[Exception], text: str
 ) -> None:
+    """At once, and not only on entering the block."""
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(error, match=text):
-            async with mistake(deployment.echo):  # type: ignore[attr-defined]  # the mistake
-                pass
+            mistake(deployment.echo)
         with pytest.raises(Rejected, match="returns a stream"):
-            async with deployment.ticks.map([1]):
-                pass
+            deployment.ticks.map([1])
+
+
+async def test_items_that_cannot_be_iterated_over_are_refused() -> None:
+    async with deployed(Probe().agent) as deployment:
+        with pytest.raises(InvalidArguments, match="items must be an iterable"):
+            async with deployment.echo.map(17):  # type: ignore[call-overload]  # the mistake
+                raise AssertionError
+
+
+async def test_items_wait_for_a_slot_no_longer_than_the_option_queue_timeout(
+    size: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent("waits", concurrency=1)
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+    settings = spear.DeploymentSettings(queue_timeout=0.5)  # for other calls
+    async with spear.open_spearlet() as spearlet, trio.open_nursery() as nursery:
+        deployment = await spearlet.deploy(app, settings=settings)
+        outcomes = await collect(deployment.rest.options(queue_timeout=1), [2.0] * 9)
+        assert [each.error for each in outcomes] == [None] * 9  # the map itself holds items back
+        nursery.start_soon(deployment.rest.options(timeout=inf), 40.0)
+        await trio.testing.wait_all_tasks_blocked()
+        late = await collect(deployment.rest.options(queue_timeout=1), [2.0] * 3)
+        for each in late:
+            assert isinstance(each.error, DeadlineExceeded)
+            assert "no replica of waits had a free slot" in str(each.error)
+            assert (each.error.delivered, each.attempts) == ("no", 0)
+        outcomes = await collect(deployment.rest, [2.0] * 3)
+        assert [each.error for each in outcomes] == [None] * 3  # they have waited
 
 
 async def test_an_unknown_option_of_for_each_is_named() -> None:
