@@ -20,43 +20,51 @@ def array_check(cls: type, arguments: tuple[object, ...], build: Build) -> Check
     numpy = sys.modules.get("numpy")
     if numpy is None or cls is not getattr(numpy, "ndarray", None):
         return None
-    return _numpy_check(_element_type(arguments))
+    return _numpy_check(_element_types(arguments))
 
 
-def _element_type(arguments: tuple[object, ...]) -> type | None:
-    """Return the ``float64`` of ``ndarray[tuple[Any, ...], dtype[float64]]``; None for any type."""
+def _element_types(arguments: tuple[object, ...]) -> list[type]:
+    """Return the ``float64`` of ``ndarray[tuple[Any, ...], dtype[float64]]``; empty for any type."""
+    found: list[type] = []
     for dtype in arguments[1:]:
         for each in typing.get_args(dtype):
-            of_any_size = typing.get_origin(each) or each  # `floating` of `floating[Any]`
-            if isinstance(of_any_size, type) and of_any_size is not types.UnionType:
-                return of_any_size
-    return None
+            is_union = typing.get_origin(each) in (typing.Union, types.UnionType)
+            for one in typing.get_args(each) if is_union else (each,):
+                of_any_size = typing.get_origin(one) or one  # `floating` of `floating[Any]`
+                if not isinstance(of_any_size, type) or of_any_size is typing.Any:
+                    return []
+                found.append(of_any_size)
+    return found
 
 
-def _numpy_check(wanted: type | None) -> Check:
-    """Return the check that makes numpy arrays, of a type of elements or of any.
+def _numpy_check(wanted: list[type]) -> Check:
+    """Return the check that makes numpy arrays, whose elements have one of these types; empty for any.
 
     Lists of numbers or of text become arrays, too, because JSON has no others.
     """
     numpy = sys.modules["numpy"]
-    check = Check(f"an array of {wanted.__name__}" if wanted else "an array", numpy.ndarray)
-    if wanted is numpy.object_:
-        check.impossible = wanted
+    elements = " | ".join(each.__name__ for each in wanted)
+    check = Check(f"an array of {elements}" if wanted else "an array", numpy.ndarray)
+    if wanted == [numpy.object_]:
+        check.impossible = wanted[0]
 
     def convert(value: object) -> object:
         if type(value) is Array:
             made = as_numpy(value)
-            if wanted is not None and not numpy.issubdtype(made.dtype, wanted):  # type: ignore[attr-defined]  # see as_numpy()
-                text = f"an array of {made.dtype}"  # type: ignore[attr-defined]  # likewise
+            found = made.dtype  # type: ignore[attr-defined]  # see as_numpy()
+            if wanted and not any(numpy.issubdtype(found, each) for each in wanted):
+                text = f"an array of {found}"
                 raise Mismatch(f"expected {check.text}, got {text}", expected=check.text, got=text)
             return made
         if type(value) is not list:
             raise check.mismatch(value)
-        try:
-            made = _of_lists(value, _dtype_for(wanted))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Mismatch(f"expected {check.text}, got a list: {error}") from None
-        return made
+        reason = ""
+        for dtype in [_dtype_for(each) for each in wanted] or [None]:
+            try:
+                return _of_lists(value, dtype)
+            except (TypeError, ValueError, OverflowError) as error:
+                reason = reason or str(error)
+        raise Mismatch(f"expected {check.text}, got a list: {reason}")
 
     check.complete(convert)
     return check
@@ -85,7 +93,7 @@ def _of_lists(value: list[object], dtype: type | None) -> object:
     return made
 
 
-def _dtype_for(wanted: type | None) -> type | None:
+def _dtype_for(wanted: type) -> type | None:
     """Return the type of elements for numpy; None for an abstract one, such as ``floating``."""
     concrete = (bool, int, float, complex, *sys.modules["numpy"].sctypeDict.values())
     return wanted if wanted in concrete else None

@@ -81,12 +81,12 @@ _WRAPPERS: Final = (
 
 def unwrapped(hint: object) -> object:
     """Return the annotation inside of a ``NewType``, a ``type`` statement, ``Annotated`` and similar."""
-    while (inside := _inside(hint)) is not hint:
+    while (inside := inside_of(hint)) is not hint:
         hint = inside
     return hint
 
 
-def _inside(hint: object) -> object:
+def inside_of(hint: object) -> object:
     """Return the annotation one level inside of a wrapper; any other annotation as it is."""
     if isinstance(hint, typing.NewType):
         return hint.__supertype__
@@ -105,7 +105,7 @@ def _inside(hint: object) -> object:
 
 def build_check(hint: object) -> Check | None:
     """Return the check for an annotation; None if it allows every value."""
-    while (inside := _inside(hint)) is not hint:
+    while (inside := inside_of(hint)) is not hint:
         if typing.get_origin(hint) is typing.Annotated:
             return constrained(hint, build_check(inside))
         hint = inside

@@ -23,18 +23,7 @@ def constrained(hint: object, base: Check | None) -> Check | None:
         hint: the annotation.
         base: the check of the annotation without its metadata.
     """
-    packages = {
-        type(each).__module__.partition(".")[0]: each for each in getattr(hint, "__metadata__", ())
-    }
-    checks: list[Convert] = []
-    unchecked: object = None
-    for name, metadata in packages.items():
-        if name in _OF_PYDANTIC and "pydantic" not in sys.modules:
-            unchecked = metadata
-        elif name in _OF_PYDANTIC:
-            checks.append(_by_pydantic(hint))
-        elif name == "msgspec":
-            checks.append(_by_msgspec(hint))
+    checks, unchecked = constraints_of(hint)
     if not checks and unchecked is None:
         return base
     check = Check(base.text if base else "Any", parts=[base])
@@ -51,6 +40,23 @@ def constrained(hint: object, base: Check | None) -> Check | None:
 
     check.complete(convert)
     return check
+
+
+def constraints_of(hint: object) -> tuple[list[Convert], object]:
+    """Return the checks of an annotation's constraints, and a constraint that nothing checks."""
+    packages = {
+        type(each).__module__.partition(".")[0]: each for each in getattr(hint, "__metadata__", ())
+    }
+    checks: list[Convert] = []
+    unchecked: object = None
+    for name, metadata in packages.items():
+        if name in _OF_PYDANTIC and "pydantic" not in sys.modules:
+            unchecked = metadata
+        elif name in _OF_PYDANTIC:
+            checks.append(_by_pydantic(hint))
+        elif name == "msgspec":
+            checks.append(_by_msgspec(hint))
+    return checks, unchecked
 
 
 def _by_pydantic(hint: object) -> Convert:

@@ -2,7 +2,8 @@
 
 A result fits its annotation if it arrives as a value that an argument with this annotation could have: a
 tuple fits ``list[int]``, and a dict with the right fields fits a data class. Nothing is converted, except
-that an object of a data class is read field by field.
+that an object of a data class is read field by field. The packages of constraints check them (pydantic,
+msgspec), and what they make of the value is dropped.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Final, TypeAlias
 from spear._segments import Segment
 from spear._unfolding import unfold_of
 
-from ._build import build_check, unwrapped
+from ._build import build_check, inside_of
 from ._check import Check, NeverExact, named
+from ._constraints import constraints_of
 from ._containers import LIST_CLASSES, MAP_CLASSES, SET_CLASSES, check_key
 from ._fields import is_named_tuple, structure_of
 from ._mismatch import Mismatch
@@ -35,7 +37,10 @@ def build_result_check(hint: object) -> Check | None:
     The check returns the value as it is, and raises Mismatch. A class whose objects cannot be sent allows
     every value: the encoder refuses them.
     """
-    hint = unwrapped(hint)
+    while (inside := inside_of(hint)) is not hint:
+        if typing.get_origin(hint) is typing.Annotated:
+            return _constrained(hint, build_result_check(inside))
+        hint = inside
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _union(arguments)
@@ -62,6 +67,34 @@ def _checking(check: Check, verify: Callable[[object], object]) -> Check:
 
     check.complete(convert)
     return check
+
+
+def _constrained(hint: object, base: Check | None) -> Check | None:
+    """Return the check for an ``Annotated[...]``; ``base`` is the check without the metadata."""
+    checks, _ = constraints_of(hint)
+    if not checks:
+        return base
+
+    def verify(value: object) -> None:
+        if base is not None:
+            base(value)
+        for each in checks:
+            try:
+                each(value)
+            except Mismatch:  # the package may not know the types that this value consists of
+                each(_plain_inside(value))
+
+    return _checking(Check("Any" if base is None else base.text), verify)
+
+
+def _plain_inside(value: object) -> object:
+    """Return a value as it arrives, with all values in it."""
+    value = _plain(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain_inside(each) for key, each in value.items()}
+    if _is_list(value):
+        return [_plain_inside(each) for each in value]  # type: ignore[attr-defined]  # mypy does not follow _is_list
+    return value
 
 
 def _value(hint: object, cls: object) -> Check | None:
@@ -98,6 +131,7 @@ def _union(arguments: tuple[object, ...]) -> Check | None:
         return None
     whole = Check(" | ".join(check.text for check in known))
     exact = frozenset(check.exact for check in known)
+    values = [check for check in known if check.exact is not types.NoneType]
 
     def verify(value: object) -> None:
         if type(value) in exact:
@@ -107,6 +141,8 @@ def _union(arguments: tuple[object, ...]) -> Check | None:
             try:
                 check(value)
             except Mismatch as mismatch:
+                if mismatch.is_detailed and values == [check]:  # or None
+                    raise
                 if mismatch.path and (deepest is None or len(mismatch.path) > len(deepest.path)):
                     deepest = mismatch
             else:

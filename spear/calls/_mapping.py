@@ -88,7 +88,7 @@ class AsyncSource(Source[T]):
             try:
                 await self._send_all(items)
             except Exception as error:
-                if trio.current_effective_deadline() == -inf:  # nobody takes the failure any more
+                if trio.current_effective_deadline() == -inf:  # the block is left: raise it there
                     raise
                 self.failure = error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import pytest
 
 from spear import Agent, ConfigurationError
-from spear.annotations import Mismatch, build_check
+from spear.annotations import Mismatch, build_check, build_result_check
 from spear.spearlet import open_spearlet
 
 from .helpers import converted, mismatch_of
@@ -118,3 +119,54 @@ async def test_an_agent_refuses_a_constraint_that_nothing_checks(
     ):
         async with open_spearlet() as spearlet:
             await spearlet.deploy(app)
+
+
+# -- results ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Order:
+    item: str
+    count: POSITIVE = 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "result", "fault"),
+    [
+        (POSITIVE, 1, None),
+        (POSITIVE, numpy.int64(1), None),
+        (POSITIVE, -1, ("", "Input should be greater than 0")),
+        (POSITIVE, "1", ("", "expected int, got str")),
+        (POSITIVE | None, None, None),
+        (POSITIVE | None, 0, ("", "Input should be greater than 0")),
+        (list[POSITIVE], [1, 0], ("[1]", "Input should be greater than 0")),
+        (Annotated[list[int], annotated_types.MinLen(1)], (numpy.int64(1),), None),
+        (Annotated[list[int], annotated_types.MinLen(1)], [], ("", "List should have at least 1 item")),
+        (Annotated[dict[str, int], annotated_types.MinLen(1)], {"a": numpy.int64(1)}, None),
+        (Annotated[int, msgspec.Meta(gt=0)], 0, ("", "Expected `int` >= 1")),
+        (Annotated[object, pydantic.Field(gt=0)], 0, ("", "Input should be greater than 0")),
+        (Order, Order("tea"), None),
+        (Order, Order("tea", 0), (".count", "Input should be greater than 0")),
+        (Order, {"item": "tea", "count": 0}, (".count", "Input should be greater than 0")),
+        (Annotated[int, "a remark"], -1, None),
+    ],
+)  # fmt: skip
+def test_results_keep_their_constraints(
+    annotation: object, result: object, fault: tuple[str, str] | None
+) -> None:
+    check = build_result_check(annotation)
+    assert check is not None
+    if fault is None:
+        assert check(result) is result
+        return
+    with pytest.raises(Mismatch) as raised:
+        check(result)
+    path, message = fault
+    assert raised.value.path == path
+    assert str(raised.value).startswith(message)
+
+
+def test_results_without_constraints_are_not_slowed_down() -> None:
+    check = build_result_check(Annotated[int, "a remark"])
+    assert check is not None
+    assert check.exact is int  # compared before anything is called

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, Union, cast
 
 import pytest
 
@@ -240,6 +240,33 @@ def test_the_elements_of_an_array_are_checked_for_generic_types_too() -> None:
         assert cast("NDArray[Any]", check(spear.Array(bytes(8), "<f4"))).dtype == numpy.float32
         with pytest.raises(Mismatch, match="expected an array of floating, got an array of <U1"):
             check(spear.Array("ab".encode("utf-32-le"), "<U1"))
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [numpy.uint8 | numpy.float32, Union[numpy.uint8, numpy.float32]],  # noqa: UP007  # differs at run time
+    ids=["|", "Union"],
+)
+def test_the_elements_of_an_array_may_have_one_of_several_types(elements: object) -> None:
+    check = build_check(numpy.ndarray[Any, numpy.dtype[elements]])  # type: ignore[valid-type]  # a variable
+    assert check is not None
+    for dtype in ("|u1", "<f4"):
+        assert cast("NDArray[Any]", check(spear.Array(bytes(8), dtype))).dtype == numpy.dtype(dtype)
+    with pytest.raises(
+        Mismatch, match=r"expected an array of uint8 \| float32, got an array of int16"
+    ):
+        check(spear.Array(bytes(8), "<i2"))
+    assert cast("NDArray[Any]", check([1, 2])).dtype == numpy.uint8
+    assert cast("NDArray[Any]", check([1, 2.5])).dtype == numpy.float32
+    with pytest.raises(Mismatch, match=r"expected an array of uint8 \| float32, got a list"):
+        check([1j])
+
+
+@pytest.mark.parametrize("elements", [Any, T], ids=["Any", "T"])
+def test_an_array_of_any_elements_takes_all(elements: object) -> None:
+    check = build_check(numpy.ndarray[Any, numpy.dtype[elements]])  # type: ignore[valid-type]  # a variable
+    assert check is not None
+    assert cast("NDArray[Any]", check(spear.Array(bytes(8), "<i2"))).dtype == numpy.int16
 
 
 def test_lists_of_text_become_arrays_where_annotated() -> None:
