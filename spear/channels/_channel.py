@@ -230,6 +230,11 @@ class CommunicationChannel:
         """Calls of this end whose final frame has not arrived."""
         return self.connection.outbound_open
 
+    def given_up_calls(self) -> list[int]:
+        """Return the ids of our calls that have no final frame yet, and whose callers have given up."""
+        calls = self.connection.calls.items()
+        return [id_ for id_, each in calls if isinstance(each, OutboundCall) and each.is_given_up]
+
     @property
     def max_calls(self) -> int:
         """The most calls that the peer takes at a time."""

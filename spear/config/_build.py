@@ -151,6 +151,7 @@ def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
         queue_timeout=function.queue_timeout,
         retry=function.retry,
         dedup_seconds=function.dedup_seconds,
+        abandoned_seconds=function.abandoned_seconds,
         timeouts=function.timeouts,
     )
 

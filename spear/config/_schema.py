@@ -133,6 +133,11 @@ class FunctionConfiguration:
         "round-robin", "policy that chooses the instance for a call", flag=True
     )
     dedup_seconds: float = _key(600.0, "seconds for which the outcome of a call with a key is kept")
+    abandoned_seconds: float | None = _key(
+        None,
+        "seconds for which a call may go on after its caller has given up, before its instance is "
+        "replaced; by default no instance is",
+    )
     restart: RestartPolicy = _key(
         RestartPolicy(), "replacement of instances that end unexpectedly: a table"
     )

@@ -1,9 +1,15 @@
-"""The times at which an ended replica is restarted: pure arithmetic with times and random numbers."""
+"""The times at which an ended replica is restarted, and the error when it was restarted too often.
+
+Pure functions of times and random numbers.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, final
+
+from spear._errors import SpawnFailed, SpearError, WorkerDied
+from spear._failures import first_line
 
 if TYPE_CHECKING:
     from random import Random
@@ -55,3 +61,16 @@ class RestartBudget:
         self._restarts.clear()
         self._failures = 0
         return self._policy.retry_seconds
+
+
+def verdict_of(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
+    """Return the error for callers when all replicas have been given up."""
+    verdict = WorkerDied(
+        f"given up after {policy.intensity} restarts within {policy.period_seconds:g} s: "
+        f"{first_line(failure)}",
+        code="given_up",
+        delivered="no",
+    )
+    if isinstance(failure, SpawnFailed | WorkerDied):
+        verdict.stderr_tail = failure.stderr_tail
+    return verdict

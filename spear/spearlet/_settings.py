@@ -173,6 +173,8 @@ class DeploymentSettings:
         retry: the policy for failed calls that have no policy of their own; by default failed calls are
             not tried again.
         dedup_seconds: seconds that the outcome of a call with a key is remembered.
+        abandoned_seconds: seconds for which a call may go on after its caller has given up, because a
+            plain function cannot be stopped; then its replica is replaced. By default no replica is.
         timeouts: time limits for the lives of its instances; by default ``HostLimits.timeouts``.
 
     Raises:
@@ -189,6 +191,7 @@ class DeploymentSettings:
     queue_timeout: float | None = None
     retry: RetryPolicy | None = None
     dedup_seconds: float = 600.0
+    abandoned_seconds: float | None = None
     timeouts: InstanceTimeouts | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -220,6 +223,8 @@ class DeploymentSettings:
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError.about("retry", f"must be RetryPolicy(...), not {self.retry!r}")
         _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)
+        if self.abandoned_seconds is not None and self.abandoned_seconds != inf:
+            _expect_seconds("abandoned_seconds", self.abandoned_seconds, least=0.1)
 
 
 def _expect_seconds(name: str, value: object, least: float) -> None:

@@ -18,21 +18,23 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
 import trio
 
-from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
+from spear._errors import ChannelBroken, SpearError
 from spear._failures import first_line
 from spear.channels import protected_class
 
+from ._abandoned import wait_for_others, watch_abandoned
 from ._counters import OutcomeCounters
 from ._health import watch_health
 from ._replica_failures import MAX_FAILURES, ReplicaFailure, record_failure
 from ._replicas import ServingReplica
-from ._restarts import RestartBudget
+from ._restarts import RestartBudget, verdict_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationChannel
 
     from ._pool import ReplicaPool
-    from ._settings import DeploymentSettings, HealthPolicy, RestartPolicy
+    from ._settings import DeploymentSettings, HealthPolicy
 
 logger: Final = logging.getLogger("spear.spearlet")
 
@@ -76,6 +78,7 @@ class _Position:
     number: int
     open_replica: OpenReplica
     health: HealthPolicy
+    abandoned_seconds: float | None
     budget: RestartBudget
     patience: float  # seconds for running calls to finish, once the position is retired
     replica: StartedReplica | None = None
@@ -217,6 +220,7 @@ class Supervisor:
             number=number,
             open_replica=open_replica,
             health=settings.health,
+            abandoned_seconds=settings.abandoned_seconds,
             budget=RestartBudget(settings.restart, self._rng),
             patience=self._call_seconds if timeout is None else timeout,
         )
@@ -262,6 +266,13 @@ class Supervisor:
         self, old: _Position, before: tuple[OpenReplica, DeploymentSettings]
     ) -> None:
         """Replace one replica; if the runtime has no capacity for both, the old one ends first."""
+        await self._succeed(old, before)
+        await old.ended.wait()
+
+    async def _succeed(
+        self, old: _Position, before: tuple[OpenReplica, DeploymentSettings]
+    ) -> None:
+        """Start a successor, and let it follow the old replica, which then drains."""
         number = old.number
         new = self._begin(number)
         try:
@@ -279,7 +290,18 @@ class Supervisor:
             self._retire(new)
             raise
         self._follow(old, new)
-        await old.ended.wait()
+
+    async def _replace_abandoned(self, old: _Position, replica: StartedReplica) -> None:
+        """Replace a replica with abandoned calls, which get no time to finish, as others do."""
+        if old.retired.is_set():
+            return
+        try:
+            await self._succeed(old, (self.open_replica, self._settings))
+        except SpearError as failure:
+            logger.warning("%s goes on: no successor has started: %s", replica.id, failure)
+        else:
+            await wait_for_others(replica)
+            old.drain_scope.cancel()
 
     def _follow(self, old: _Position, new: _Position) -> None:
         """Retire an old position in favour of a new one; retire the new one if none is wanted."""
@@ -350,7 +372,7 @@ class Supervisor:
         if self.on_given_up is not None:
             self.on_given_up(f"{self._name}-{position.number}: {first_line(failure)}")
         if not self.ready and not self._is_one_coming():
-            self._pool.give_up(_verdict(policy, failure))
+            self._pool.give_up(verdict_of(policy, failure))
         return delay
 
     def _is_one_coming(self) -> bool:
@@ -424,7 +446,11 @@ class Supervisor:
         async def watch() -> None:
             complaints.append(await watch_health(replica, position.health, self._pool))
 
-        await _first_of(replica.wait_exited, position.retired.wait, watch)
+        replace = partial(self._replace_abandoned, position, replica)
+        watch_calls = partial(
+            watch_abandoned, replica, position.abandoned_seconds, replace, self._nursery
+        )
+        await _first_of(replica.wait_exited, position.retired.wait, watch, watch_calls)
         return complaints[0] if complaints else ""
 
     def _settle(self, position: _Position) -> None:
@@ -457,19 +483,6 @@ def _worth(position: _Position) -> tuple[bool, int, int]:
     channel = position.replica.channel if position.replica is not None else None
     calls = channel.calls_in_flight if channel is not None else 0
     return position.is_ready, calls, -position.number
-
-
-def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
-    """Return the error for callers when all replicas have been given up."""
-    verdict = WorkerDied(
-        f"given up after {policy.intensity} restarts within {policy.period_seconds:g} s: "
-        f"{first_line(failure)}",
-        code="given_up",
-        delivered="no",
-    )
-    if isinstance(failure, SpawnFailed | WorkerDied):
-        verdict.stderr_tail = failure.stderr_tail
-    return verdict
 
 
 def _again(failure: SpearError) -> SpearError:

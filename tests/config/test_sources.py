@@ -65,6 +65,7 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
         timeout = inf
         policy = "sticky"
         dedup_seconds = 5
+        abandoned_seconds = 300
         restart = { intensity = 1, retry_seconds = inf }
         python = "/usr/bin/python3"
         python_path = ["lib", "~/more"]
@@ -98,6 +99,7 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
     assert settings.replicas == Scale(min=2, max=5, spare=1, idle_seconds=9.0, target=0.5)
     assert (settings.concurrency, settings.queue, settings.timeout) == (3, 11, math.inf)
     assert (settings.policy, settings.dedup_seconds) == ("sticky", 5.0)
+    assert settings.abandoned_seconds == 300
     assert settings.restart == RestartPolicy(intensity=1, retry_seconds=math.inf)
     process = process_settings(outcome.shop)
     assert process.target == f"{tmp_path / 'shop.py'}:app"

@@ -116,6 +116,7 @@ async def test_a_policy_that_chooses_no_candidate_fails_the_call_alone(seed: ran
         ({"timeout": 0}, "timeout must be a number of seconds, at least"),
         ({"timeout": "2"}, "timeout must be"),
         ({"dedup_seconds": -1}, "dedup_seconds must be"),
+        ({"abandoned_seconds": 0}, "abandoned_seconds must be a number of seconds, at least 0.1"),
         ({"replicas": 3.0}, r"replicas must be a whole number or spear.Scale"),
         ({"restart": None}, "restart must be RestartPolicy"),
     ],

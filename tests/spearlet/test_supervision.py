@@ -22,9 +22,11 @@ from runtimes.helpers import children, is_alive, nothing_left
 
 import spear
 from spear import (
+    DeadlineExceeded,
     DeploymentSettings,
     FunctionRaised,
     HostLimits,
+    InstanceTimeouts,
     RestartPolicy,
     SpawnFailed,
     WireLimits,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from spear.calls import Function
     from spear.spearlet import Deployment
 
 QUICKLY = RestartPolicy(first_delay_seconds=0.01, longest_delay_seconds=0.05)
@@ -525,6 +528,135 @@ async def test_r15_a_rolling_restart_under_load_fails_no_call(tmp_path: Path) ->
         assert not statistics.functions["note"].failures
     assert Counter(map(int, book.read_text().split())) == Counter(done)
     assert len(done) > 50
+
+
+# -- abandoned calls --------------------------------------------------------------------------
+
+
+class Stubborn:
+    """An agent with a function that no cancellation stops, as a plain function in a thread.
+
+    Attributes:
+        release: set to let the function end.
+        starts: how often the agent was started.
+        failing: the numbers of the starts that fail.
+    """
+
+    def __init__(self, *failing: int) -> None:
+        self.release = trio.Event()
+        self.starts = 0
+        self.failing = failing
+        self.agent = spear.Agent("stubborn")
+        self.agent.function(self.hang)
+        self.agent.function(self.rest)
+        self.agent.lifespan(self.life)
+
+    async def life(self) -> AsyncIterator[None]:
+        self.starts += 1
+        if self.starts in self.failing:
+            raise OSError("cannot start now")
+        yield
+
+    async def hang(self, seconds: float = math.inf) -> None:
+        with trio.move_on_after(seconds, shield=True):
+            await self.release.wait()
+
+    async def rest(self, seconds: float) -> str:
+        await trio.sleep(seconds)
+        return str(spear.context().instance_id)
+
+
+def incarnations(deployment: Deployment) -> list[int]:
+    return [each.id.incarnation for each in deployment.replicas]
+
+
+async def give_up(function: Function, *arguments: object) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await function(*arguments, timeout=1)
+
+
+async def test_an_instance_with_an_abandoned_call_is_replaced_and_its_other_calls_end(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Stubborn()
+    settings = DeploymentSettings(abandoned_seconds=10, timeout=math.inf)
+    async with open_spearlet() as spearlet, trio.open_nursery() as nursery:
+        deployment = await spearlet.deploy(shared(app.agent), settings=settings)
+        others: list[object] = []
+
+        @nursery.start_soon
+        async def call_beside() -> None:
+            others.append(await deployment.rest(30))
+
+        await give_up(deployment.hang, 5)  # it ends in time
+        await trio.sleep(20)
+        assert incarnations(deployment) == [1]
+        await give_up(deployment.hang)
+        await trio.sleep(9)
+        assert incarnations(deployment) == [1]
+        await trio.sleep(2)
+        assert 2 in incarnations(deployment)
+        assert await deployment.rest(0) == "memory:stubborn-1#2"  # the old one takes no more calls
+        await trio.sleep(60)
+        assert others == ["memory:stubborn-1#1"]
+        assert incarnations(deployment) == [2]
+        assert app.starts == 2
+        app.release.set()
+    assert "memory:stubborn-1#1 is to be replaced: 1 calls go on 10 s after" in caplog.text
+
+
+async def test_an_instance_with_an_abandoned_call_goes_on_until_a_successor_starts(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Stubborn(2)
+    settings = DeploymentSettings(abandoned_seconds=10)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(shared(app.agent), settings=settings)
+        await give_up(deployment.hang)
+        await trio.sleep(11.5)
+        assert app.starts == 2
+        assert await deployment.rest(0) == "memory:stubborn-1#1"
+        await trio.sleep(60)
+        assert app.starts == 3
+        assert await deployment.rest(0) == "memory:stubborn-1#3"
+        app.release.set()
+    assert "memory:stubborn-1#1 goes on: no successor has started" in caplog.text
+
+
+async def test_an_instance_that_is_stopped_meanwhile_gets_no_successor(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = Stubborn()
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(
+            shared(app.agent), settings=DeploymentSettings(abandoned_seconds=1)
+        )
+        await give_up(deployment.hang)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deployment.stop, 9)
+            await trio.sleep(4)
+            app.release.set()
+        assert app.starts == 1
+
+
+@pytest.mark.slow
+async def test_a_process_whose_thread_hangs_is_killed_and_replaced() -> None:
+    settings = DeploymentSettings(
+        abandoned_seconds=0.2, timeouts=InstanceTimeouts(terminate_seconds=0.1)
+    )
+    pids: list[spear.Result] = []
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(WORKERS, settings=settings)
+        stubborn = deployment.stubborn.options(on_progress=pids.append)
+        with trio.move_on_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stubborn)
+                await until(lambda: bool(pids))
+                nursery.cancel_scope.cancel()
+        (hung,) = pids
+        assert type(hung) is int
+        await until(lambda: not is_alive(hung))
+        assert await deployment.who() != hung
 
 
 async def test_r15_draining_lets_all_finish_and_takes_nothing_new(
