@@ -241,6 +241,8 @@ async def _call_in_messages(
             try:
                 answer = await bound.ask()
             except SpearError as error:
+                if isinstance(error, InvalidArguments):
+                    await add_usage(app, function, error)
                 tell_all = app.may_know_all(request)
                 told = describe(error, request_id=request.id, tell_all=tell_all)
                 last = form.failure(told)
