@@ -152,6 +152,7 @@ def processes(*transports: str) -> dict[str, CommunicationStrategy]:
     return {"process": CommunicationStrategy(transports)}
 
 
+@pytest.mark.slow
 async def test_an_instance_uses_the_second_address_if_the_first_leads_nowhere(
     program: Path,
 ) -> None:
@@ -183,6 +184,7 @@ async def test_an_address_at_which_nobody_answers_is_left_for_the_next_one(progr
             assert silent in await lines.wait_for("did not finish the handshake")
 
 
+@pytest.mark.slow
 async def test_if_no_address_can_be_reached_the_error_names_each_failure(program: Path) -> None:
     closed = ClosedTransport()
     limits = HostLimits(
@@ -217,6 +219,7 @@ async def test_what_failed_is_told_even_if_the_host_kills_the_instance(program: 
 
 
 @pytest.mark.parametrize("server_name", [None, "spear.internal"])
+@pytest.mark.slow
 async def test_s12_instances_trust_what_they_are_told_to_trust(
     program: Path, tmp_path: Path, server_name: str | None
 ) -> None:
@@ -235,6 +238,7 @@ async def test_s12_instances_trust_what_they_are_told_to_trust(
         assert str(endpoint.address).startswith("tls:127.0.0.1:")
 
 
+@pytest.mark.slow
 async def test_s12_a_certificate_that_an_instance_cannot_trust_is_told(
     program: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
+@pytest.mark.slow
 async def test_a_guard_is_nobodys_child_and_ends_with_its_host() -> None:
     async with open_host() as host:
         async with host.ready(worker()) as instance:
@@ -58,6 +59,7 @@ async def test_a_guard_is_nobodys_child_and_ends_with_its_host() -> None:
         await wait_dead(pidfd)
 
 
+@pytest.mark.slow
 async def test_a_guard_lets_go_of_an_instance_that_has_ended() -> None:
     async with open_host() as host, host.ready(worker(), "long"):
         pid = await the_guard_of_an_instance()
@@ -76,6 +78,7 @@ async def the_guard_of_an_instance() -> int:
     return pid
 
 
+@pytest.mark.slow
 async def test_a_guard_that_is_killed_is_replaced_and_the_next_one_knows_what_there_is() -> None:
     with pipe() as first, pipe() as second, listening("spear.runtimes") as lines:
         async with trio.open_nursery() as nursery:
@@ -148,6 +151,7 @@ async def test_a_guard_that_gets_no_thread_ends_no_host(monkeypatch: pytest.Monk
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_without_a_guard_there_are_instances_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

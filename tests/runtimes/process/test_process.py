@@ -82,6 +82,7 @@ async def test_an_instance_starts_answers_and_ends() -> None:
             assert host.runtime.statistics().instances == 0
 
 
+@pytest.mark.slow
 async def test_the_host_offers_functions_too() -> None:
     class Service:
         def refuse(self, function: int, head: Head | None) -> None:
@@ -96,6 +97,7 @@ async def test_the_host_offers_functions_too() -> None:
             assert await call(instance, "call_back", b"ping") == b"PING"
 
 
+@pytest.mark.slow
 async def test_metrics_are_those_of_the_process() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         first = await instance.metrics()
@@ -115,6 +117,7 @@ async def test_metrics_are_those_of_the_process() -> None:
 # -- the end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_calls_may_finish_while_it_is_stopped() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         answers = []
@@ -133,6 +136,7 @@ async def test_calls_may_finish_while_it_is_stopped() -> None:
             await instance.wait_ready()
 
 
+@pytest.mark.slow
 async def test_an_instance_that_ends_is_noticed_and_explained() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         await call(instance, "write", b"last words")
@@ -149,6 +153,7 @@ async def test_an_instance_that_ends_is_noticed_and_explained() -> None:
             await instance.wait_ready()
 
 
+@pytest.mark.slow
 async def test_what_an_exception_leaves_is_killed_and_comes_out_bare() -> None:
     with nothing_left():
         async with open_host() as host:
@@ -159,6 +164,7 @@ async def test_what_an_exception_leaves_is_killed_and_comes_out_bare() -> None:
             assert host.states()[-3:] == ["stopping", "exited", "deleted"]
 
 
+@pytest.mark.slow
 async def test_a_cancelled_owner_kills() -> None:
     with nothing_left():
         async with open_host() as host:
@@ -170,6 +176,7 @@ async def test_a_cancelled_owner_kills() -> None:
             assert instance.exit_status == -signal.SIGKILL
 
 
+@pytest.mark.slow
 async def test_killing_is_immediate_and_can_be_repeated() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         with trio.CancelScope() as scope:
@@ -215,6 +222,7 @@ async def _expect_death(instance: object) -> None:
         await call(instance, "stubborn")  # type: ignore[arg-type]  # only called with instances
 
 
+@pytest.mark.slow
 async def test_an_instance_that_leaves_by_itself_is_drained_and_gone() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         await call(instance, "leave")
@@ -240,6 +248,7 @@ async def test_an_instance_that_leaves_and_stays_is_killed() -> None:
 # -- connections ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_may_be_resumed() -> None:
     async with open_host() as host, host.ready(worker("reconnect")) as instance:
         first = instance.channel
@@ -253,6 +262,7 @@ async def test_a_lost_connection_may_be_resumed() -> None:
         assert host.states() == ["created", "starting", "ready", "unhealthy", "ready"]
 
 
+@pytest.mark.slow
 async def test_a_connection_that_stays_lost_costs_the_life() -> None:
     limits = HostLimits(wire=WireLimits(reconnect_seconds=0.1))
     async with open_host(limits) as host, host.ready(worker()) as instance:
@@ -397,6 +407,7 @@ async def test_s15_limits_hold_before_the_first_instruction() -> None:
         assert [line.text for line in instance.logs()] == ["64", "1048576", "9", "0"]
 
 
+@pytest.mark.slow
 async def test_too_much_cpu_time_has_its_own_exit_status() -> None:
     settings = ProcessSettings(
         command=("/bin/sh", "-c", "while :; do :; done"), limits=ResourceLimits(cpu_seconds=1)
@@ -467,6 +478,7 @@ async def test_s15_signals_are_as_they_are_at_birth() -> None:
         assert all(no_signals(line.text.split()[1]) for line in instance.logs())
 
 
+@pytest.mark.slow
 async def test_a_program_of_another_kind_finds_all_in_its_environment() -> None:
     code = """
 import os, trio
@@ -490,6 +502,7 @@ trio.run(main)
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
+@pytest.mark.slow
 async def test_each_local_transport_will_do(transport: str) -> None:
     spec = InstanceSpec(
         instance_id=InstanceId("process", "worker"),
@@ -541,6 +554,7 @@ exit 3
             await wait_dead(pidfd)
 
 
+@pytest.mark.slow
 async def test_what_a_crash_leaves_behind_goes_with_it() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         grandchild = int(await call(instance, "grandchild"))

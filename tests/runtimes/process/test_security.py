@@ -163,6 +163,7 @@ async def test_s2_only_the_process_itself_may_connect() -> None:
         assert acceptor.unauthenticated == 0
 
 
+@pytest.mark.slow
 async def test_s2_nobody_may_connect_before_the_process_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -191,6 +192,7 @@ async def test_s2_nobody_may_connect_before_the_process_is_known(
             assert await call(instance, "echo", b"unharmed") == b"unharmed"
 
 
+@pytest.mark.slow
 async def test_s2_its_children_may_connect_for_it() -> None:
     settings = ProcessSettings(
         command=("sh", "-c", '"$@" & wait', "sh", sys.executable, WORKER, "{bootstrap_fd}"),
@@ -202,6 +204,7 @@ async def test_s2_its_children_may_connect_for_it() -> None:
 # -- S3: the secret ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_s3_the_secret_is_neither_in_arguments_nor_in_the_environment() -> None:
     async with open_host() as host, host.ready(worker()) as instance:
         secret = secret_of(host, instance)
@@ -260,6 +263,7 @@ async def test_s3_the_environment_is_used_only_when_asked_for() -> None:
 # -- S14: hygiene -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_s14_no_log_line_and_no_repr_shows_the_secret(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
