@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ._cancel_sweep import Resources as Resources
     from ._cancel_sweep import Sweep as Sweep
     from ._cancel_sweep import cancel_sweep as cancel_sweep
+    from ._channels import CHANNEL_CASES as CHANNEL_CASES
     from ._channels import check_channel as check_channel
-    from ._conformance import CHANNEL_CASES as CHANNEL_CASES
     from ._conformance import OpenPair as OpenPair
     from ._deploy_fixture import SpearDeploy as SpearDeploy
     from ._faulty import CallNumbers as CallNumbers
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from ._wire import uncut as uncut
 
 _HOMES = {
-    "CHANNEL_CASES": "._conformance",
+    "CHANNEL_CASES": "._channels",
     "CallHandler": "._services",
     "CallNumbers": "._faulty",
     "ConnectionPair": "._wire",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import _channel_calls as _channel_calls
 from . import _channel_ends as _channel_ends
 from . import _channel_streams as _channel_streams
-from ._conformance import CHANNEL_CASES
+from ._conformance import CHANNEL_CASES as CHANNEL_CASES
 
 if TYPE_CHECKING:
     from ._conformance import OpenPair
