@@ -50,7 +50,12 @@ def _tell_pids(others: list[int | None]) -> None:
     Path(os.environ[PIDS]).write_text(text)
 
 
-def gateway(port: str, token: str | None = None) -> None:
+def gateway_with_socket(port: str, path: str) -> None:
+    """Run Spear's gateway, with a control socket besides."""
+    gateway(port, path=path)
+
+
+def gateway(port: str, token: str | None = None, path: str | None = None) -> None:
     """Run Spear's gateway, with one function behind it."""
     from spear.gateway import GatewaySettings, open_gateway
     from spear.spearlet import open_spearlet
@@ -58,7 +63,8 @@ def gateway(port: str, token: str | None = None) -> None:
     async def serve() -> None:
         async with open_spearlet() as spearlet:
             deployment = await spearlet.deploy(_FUNCTIONS)
-            async with open_gateway(spearlet, GatewaySettings(port=int(port), token=token)):
+            settings = GatewaySettings(port=int(port), token=token, control_socket=path)
+            async with open_gateway(spearlet, settings):
                 _tell_pids([replica.pid for replica in deployment.replicas])
                 settle_gc()
                 announce()
