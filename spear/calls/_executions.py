@@ -132,11 +132,6 @@ class Execution(Generic[R], metaclass=NoPublicConstructor):
         end = trio.current_time() if self._ended is None else self._ended
         return end - self.submitted
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
-        return self._scope.cancel_called
-
     def abandon(self, reason: CallCancelled) -> None:
         """End it with a reason, although its function may go on elsewhere."""
         if not self._done.is_set():

@@ -36,7 +36,7 @@ from spear.wire import CBOR, encode_call_alone
 from ._client import CBOR_KIND
 from ._failures import failure_of_untrusted
 from ._items import RemoteItemCalls
-from ._responses import details_untrusted, instance_of_untrusted, response_of_untrusted
+from ._responses import details_untrusted, instance_of_untrusted, no_result, response_of_untrusted
 from ._streams import DETAILS, MESSAGES_KIND, PROGRESS, RESULT, HostMessages, RemoteItems
 from ._submitted import launch
 
@@ -258,7 +258,7 @@ class RemoteCalls(CallMaker):
         messages = HostMessages(client, connection, self.name, seconds, latest)
         try:
             if head.kind != MESSAGES_KIND:
-                raise client.not_a_host()
+                raise no_result(head, client.address.where)
             yield head, messages
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_PART_SECONDS):
@@ -386,9 +386,10 @@ def _headers_of(options: CallOptions) -> RequestHeaders:
         ("session", b"spear-session", options.session),
     ):
         if text is not None:
-            if not text.isascii() or not text.isprintable():
+            if not text.isascii() or not text.isprintable() or text != text.strip():
                 raise InvalidArguments(
-                    f"{name} must be printable ASCII text for a host over HTTP, not {text!r:.60}"
+                    f"{name} must be printable ASCII text for a host over HTTP, without outer spaces, "
+                    f"not {text!r:.60}"
                 )
             headers.append((header, text.encode()))
     if options.metadata:

@@ -1,4 +1,4 @@
-"""One connection to a host: requests, one after the other, by h11.
+"""A connection to a host, for one request after the other, by h11.
 
 A response is read part by part, so a reader that waits slows the host down. This module knows neither
 paths nor the content of bodies.

@@ -1,4 +1,4 @@
-"""Error responses of a host as exceptions: those that a call in the same process would raise."""
+"""Error responses of a host as exceptions, which a call in the same process would raise, too."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class RemoteHost(metaclass=NoPublicConstructor):
     """A running host. Made by :func:`spear.connect`.
 
-    The deployments and functions are those that the host had when :meth:`refresh` was last called, which
-    :func:`spear.connect` and :meth:`deployment` do themselves.
+    Deployments and functions are looked up in the last list of the host. :func:`spear.connect`,
+    :meth:`refresh` and :meth:`deployment` ask for a new one.
 
     Attributes:
         where: the host's address for people, without its token.

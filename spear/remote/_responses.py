@@ -1,4 +1,4 @@
-"""What a host's responses say of a call: its result, its instance, its duration."""
+"""Results of calls in a host's responses, with the instances and the durations."""
 
 from __future__ import annotations
 
@@ -36,13 +36,19 @@ def read_instance(text: object) -> InstanceId | None:
 def response_of_untrusted(head: ResponseHead, body: bytes, where: str) -> ExecutionResponse:
     """Return the result in a response. Raises RemoteProtocolError if there is none."""
     if head.status != 200 or head.kind != CBOR_KIND:
-        what = f"{where} has sent no result, but {head.kind.decode('latin-1')[:100]!r}"
-        raise RemoteProtocolError(f"{what}: check the address", delivered="maybe")
+        raise no_result(head, where)
     try:
         millis = float(head.headers.get(b"spear-duration-ms", b"0"))
     except ValueError:
         millis = 0.0
     return ExecutionResponse(body, CBOR, round(millis * 1000) if 0 <= millis < 1e12 else 0)
+
+
+def no_result(head: ResponseHead, where: str) -> RemoteProtocolError:
+    """Return the error for a response that is neither a result nor an error of a host."""
+    what = f"{where} has sent no result, but {head.kind.decode('latin-1')[:100]!r}"
+    advice = "check the address, and that the host is as new as this client"
+    return RemoteProtocolError(f"{what}: {advice}", delivered="maybe")
 
 
 def details_untrusted(content: bytes) -> tuple[InstanceId | None, int]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from spear._errors import (
-    ConfigurationError,
+    CallCancelled,
     DeadlineExceeded,
     HostLost,
+    LocalProtocolError,
     RemoteProtocolError,
     SpearError,
 )
@@ -117,7 +118,7 @@ class HostMessages:
         if self._is_reading:
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._connection is None:
-            raise HostLost("the stream was closed")
+            raise CallCancelled("the stream was closed before its end")
         self._is_reading = True
         try:
             with trio.CancelScope(deadline=self._latest) as scope:
@@ -160,10 +161,8 @@ class RemoteItems:
         self._response: ExecutionResponse | None = None
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
-        """Refuse to send an item."""
-        raise ConfigurationError(
-            "items cannot be sent to a host over HTTP: pass them as an argument"
-        )
+        """Refuse to send an item: no stream from a host takes any."""
+        raise LocalProtocolError("items cannot be sent to a host over HTTP")
 
     async def send_eof(self) -> None:
         """Do nothing: no items are sent."""

@@ -7,14 +7,15 @@ client, which asks for results as long as its block runs.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 import trio
 
-from spear._errors import CallCancelled, HostLost, NoHost
-from spear.calls import Execution, run_execution
+from spear._errors import CallCancelled, HostLost, NoHost, SpearError
+from spear.calls import Execution, ExecutionStatus, run_execution
 from spear.channels import notify
 
 from ._client import CBOR_KIND
@@ -105,39 +106,46 @@ async def _run(
 ) -> None:
     try:
         await run_execution(execution, work)  # type: ignore[arg-type]  # one of the two above
+        if (
+            execution.status is ExecutionStatus.CANCELLED
+        ):  # by cancel(), not by the end of the block
+            await _cancel(client, execution)
     finally:
         client.executions.discard(execution)
         if on_end is not None:
             notify(logger, "on_end", on_end)
 
 
+def _path_of(execution: Execution) -> str:
+    return f"/v1/executions/{quote(execution.id, safe='')}"
+
+
+async def _cancel(client: HostClient, execution: Execution) -> None:
+    """Cancel an execution at the host, if the host can be reached in time."""
+    with trio.move_on_after(CANCEL_SECONDS), suppress(SpearError):
+        await client.post(f"{_path_of(execution)}/cancel")
+
+
 async def _wait_result(client: HostClient, execution: Execution) -> ExecutionResponse:
-    """Ask the host for the end of an execution, until it has ended. If cancelled, so is the execution."""
+    """Ask the host for the end of an execution, until it has ended."""
     losses = 0
-    path = f"/v1/executions/{quote(execution.id, safe='')}"
-    try:
-        while True:
-            async with client.waits:
-                is_alone = not client.waits.statistics().tasks_waiting
-                wait = LONG_WAIT_SECONDS if is_alone else SHORT_WAIT_SECONDS
-                try:
-                    response = await _ask(client, execution, f"{path}/result?wait={wait:g}")
-                    losses = 0
-                except (NoHost, HostLost):
-                    losses += 1
-                    if losses == MOST_LOSSES:
-                        raise
-                    response = None
-            if response is not None:
-                return response
-            if losses:
-                await trio.sleep(LOST_SECONDS)
-    except trio.Cancelled:
-        if execution.is_cancelled:  # not at the end of the client's block
-            with trio.move_on_after(CANCEL_SECONDS) as scope:
-                scope.shield = True
-                await client.exchange(b"POST", f"{path}/cancel", [(b"accept", CBOR_KIND)])
-        raise
+    path = f"{_path_of(execution)}/result"
+    while True:
+        async with client.waits:
+            is_alone = not client.waits.statistics().tasks_waiting
+            wait = LONG_WAIT_SECONDS if is_alone else SHORT_WAIT_SECONDS
+            try:
+                response = await _ask(client, execution, f"{path}?wait={wait:g}")
+                losses = 0
+            except (NoHost, HostLost):
+                losses += 1
+                if losses == MOST_LOSSES:
+                    raise
+                response = None
+        if response is not None:
+            return response
+        if losses:
+            await trio.sleep(LOST_SECONDS)
 
 
 async def _ask(client: HostClient, execution: Execution, path: str) -> ExecutionResponse | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import trio
@@ -13,6 +13,7 @@ from gateway.helpers import Site, open_site
 
 import spear
 from spear.gateway import GatewaySettings
+from spear.wire import encode_alone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,3 +155,54 @@ async def open_scripted(way: str, kind: bytes, body: bytes) -> AsyncIterator[str
             yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         finally:
             nursery.cancel_scope.cancel()
+
+
+def response(status: int, value: object = None, *headers: str) -> bytes:
+    """Return a response with a value as CBOR."""
+    body = encode_alone(value)
+    lines = [f"HTTP/1.1 {status} Any", "Content-Type: application/cbor", *headers]
+    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+    return head.encode() + body
+
+
+CUT: Final = b"\xff"
+
+LISTED: Final = response(
+    200,
+    {
+        "functions": [
+            {
+                "name": "f", "deployment": "d", "kind": "function", "timeout_seconds": 30.0,
+                "retry": {"max_attempts": 2}, "signature": "f()", "summary": "",
+            },
+            {"name": "g", "deployment": "d", "kind": "function", "retry": {"odd": 1}},
+            "no function",
+        ]
+    },
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def open_answers(*answers: bytes) -> AsyncIterator[str]:
+    """Open a server that lists functions, and sends each other request the next answer; yield its URL.
+
+    After an empty answer, and one that begins with CUT, the connection is closed.
+    """
+    left = list(answers)
+
+    async def serve(client: trio.SocketStream) -> None:
+        async with client:
+            with suppress(trio.BrokenResourceError):
+                async for data in client:
+                    answer = LISTED if b"GET /v1/functions " in data else left.pop(0)
+                    await client.send_all(answer.removeprefix(CUT))
+                    if answer.startswith(CUT) or not answer:
+                        return
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        try:
+            yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        finally:
+            nursery.cancel_scope.cancel()
+    assert not left

@@ -114,6 +114,21 @@ async def test_the_items_of_option_returns_are_objects() -> None:
         assert isinstance(await anext(items), float)
 
 
+async def test_a_stream_takes_no_items_and_ends_with_its_block() -> None:
+    async with open_connected() as here:
+        async with here.probe.ticks.stream(1) as items:
+            with pytest.raises(spear.LocalProtocolError, match="takes no items"):
+                await items.send(1)
+            await items.send_eof()
+        with pytest.raises(spear.CallCancelled, match="closed before its end"):
+            await anext(items)
+        ticks = here.probe.ticks
+        await here.site.spearlet.deployments["probe"].stop()
+        with pytest.raises(spear.NotFound):
+            async with ticks.stream(1):
+                pytest.fail("the deployment has stopped")
+
+
 async def test_a_lost_connection_is_no_end_of_a_stream() -> None:
     async with open_relay() as relay, spear.connect(relay.url) as host:
         with pytest.raises(spear.HostLost, match="in the middle of its response") as caught:
@@ -178,7 +193,7 @@ async def take_all(function: spear.Function) -> None:
 
 async def test_a_response_that_is_no_stream_is_refused() -> None:
     async with open_scripted("stream", b"text/html", b"<html>") as url, spear.connect(url) as host:
-        with pytest.raises(spear.NoHost, match="is not a Spear host"):
+        with pytest.raises(spear.RemoteProtocolError, match="has sent no result"):
             async with host.find_function("f").stream():
                 pytest.fail("this is no stream")
 
