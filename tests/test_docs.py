@@ -226,12 +226,21 @@ async def fault(command: Command, directory: Path, environment: dict[str, str]) 
     return "" if is_right else f"{command.where}: $ {command.line}\n{err}{out}"
 
 
+NEEDED: Final = {
+    "joblib": ["joblib"],
+    "numpy": ["numpy"],
+    "pandas": ["pandas", "pyarrow"],
+    "sklearn": ["sklearn"],
+}
+"""The packages that examples need, by what they import; not all are there under each Python."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if list(commands(read(name)[0]))])
 async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
     blocks, _ = read(name)
-    for imported, packages in {"numpy": ["numpy"], "pandas": ["pandas", "pyarrow"]}.items():
-        if any(f"import {imported}" in each.text for each in blocks):
+    for imported, packages in NEEDED.items():
+        if any(re.search(rf"(import|from) {imported}\b", each.text) for each in blocks):
             for package in packages:
                 pytest.importorskip(package, reason=f"{package} is not installed")
     environment = prepare(tmp_path, blocks)
