@@ -1,4 +1,4 @@
-"""Instruments of a served host: installed, or beside its configuration; and those that raise."""
+"""Instruments of a served host: of installed distributions, of modules beside it, and faulty ones."""
 
 from __future__ import annotations
 
