@@ -26,7 +26,7 @@ from ._exchange import (
     timeout_of,
     value_of,
 )
-from ._forms import NOT_STORED, CallMessages, form_for
+from ._forms import NOT_STORED, CallMessages, takes_messages
 from ._reports import ReportSender
 from ._show import show_execution, show_function
 
@@ -210,8 +210,8 @@ async def add_usage(app: App, function: Function, error: InvalidArguments) -> No
 async def call(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
-    if isinstance(form := form_for(request), CallMessages):
-        await _call_in_messages(app, request, function, form)
+    if takes_messages(request):
+        await _call_in_messages(app, request, function, CallMessages())
         return
     bound = await bind_arguments(app, request, function, _SINGLE)
     try:

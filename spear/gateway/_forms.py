@@ -194,8 +194,9 @@ class CallMessages:
 
 
 def takes_messages(request: Request) -> bool:
-    """Return whether the client takes a response in messages."""
-    return MESSAGES.decode() in accepts(request)
+    """Return whether the client takes a response in messages: one that names their type in lower case."""
+    # The first test, of bytes, is all that a plain call pays.
+    return MESSAGES in request.headers.get(b"accept", b"") and MESSAGES.decode() in accepts(request)
 
 
 def form_for(request: Request) -> Form:
