@@ -102,9 +102,9 @@ def section(package: str, name: str) -> tuple[str, str]:
 
 
 def has_inner_base(package: str, name: str) -> bool:
-    """Return whether a class has methods from a base that has no entry of its own."""
+    """Return whether a class has methods from a base that has no entry of its own on the page."""
     value = getattr(importlib.import_module(package), name)
-    public = {each for package in PACKAGES for each in homes(package)}
+    public = homes(package)
     return inspect.isclass(value) and any(
         base.__module__.startswith("spear.") and base.__name__ not in public
         for base in value.__mro__[1:]
