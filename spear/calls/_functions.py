@@ -37,7 +37,7 @@ S = TypeVar("S")
 class Function(ManyCalls[R], Generic[R], metaclass=NoPublicConstructor):
     """A function of a deployment. Call it like an async function: ``await shop.price("tea")``.
 
-    Made by :meth:`Deployment.function` or by attribute access on a deployment.
+    Made by ``deployment.function(name)`` or by attribute access on a deployment.
 
     Attributes:
         name: the function's name.

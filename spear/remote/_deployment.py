@@ -135,7 +135,7 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         return await self._client.get(self._path)
 
     async def scale(self, replicas: int | attrs.AttrsInstance) -> None:
-        """Change the number of replicas, as :meth:`spear.Deployment.scale` does. A checkpoint.
+        """Change the number of replicas, as a :class:`spear.Deployment` does. A checkpoint.
 
         If cancelled, scaling goes on at the host; so it is with the other operations.
 
@@ -156,7 +156,7 @@ class RemoteDeployment(metaclass=NoPublicConstructor):
         await self._client.post(f"{self._path}/scale", body)
 
     async def restart(self) -> None:
-        """Replace every replica, as :meth:`spear.Deployment.restart` does. A checkpoint.
+        """Replace every replica, as a :class:`spear.Deployment` does. A checkpoint.
 
         Raises:
             SpawnFailed: a new replica did not start; the other old ones go on.
