@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._channels import CHANNEL_CASES as CHANNEL_CASES
     from ._channels import check_channel as check_channel
     from ._conformance import OpenPair as OpenPair
+    from ._deploy_fixture import BlockingSpearDeploy as BlockingSpearDeploy
     from ._deploy_fixture import SpearDeploy as SpearDeploy
     from ._faulty import CallNumbers as CallNumbers
     from ._faulty import Faulty as Faulty
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from ._wire import uncut as uncut
 
 _HOMES = {
+    "BlockingSpearDeploy": "._deploy_fixture",
     "CHANNEL_CASES": "._channels",
     "CallHandler": "._services",
     "CallNumbers": "._faulty",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
+import spear.blocking
 from spear._errors import ConfigurationError
 from spear.calls import ExecutionStatus
 from spear.channels import protected_block
@@ -17,9 +18,9 @@ from spear.spearlet import open_spearlet
 from spear.telemetry import InstanceState
 
 if TYPE_CHECKING:
-    from spear.runtimes import LocalAgent, RuntimeSettings
-    from spear.spearlet import Deployment, DeploymentSettings, Scale, Spearlet
-    from spear.telemetry import InstanceEvent
+    from typing import Unpack
+
+    from spear.spearlet import DeployArguments, Deployment, Spearlet, Target
 
 IDLE_SECONDS: Final = 5.0
 """Seconds that calls have to end after a test; cancelled functions may need a moment for clean-up."""
@@ -62,26 +63,17 @@ class SpearDeploy:
             )
         return self._spearlet
 
-    async def __call__(
-        self,
-        target: str | Path | RuntimeSettings | LocalAgent,
-        *,
-        name: str | None = None,
-        replicas: int | Scale | None = None,
-        settings: DeploymentSettings | None = None,
-        debug: bool = True,
-        on_event: Callable[[InstanceEvent], None] | None = None,
-    ) -> Deployment:
+    async def __call__(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
         """Deploy a program until the end of the test; see :meth:`spear.Spearlet.deploy`.
 
         Args:
             target: an Agent, which runs in the process of the test, or a file, which runs in processes.
-            name, replicas, settings, on_event: see :meth:`spear.Spearlet.deploy`.
-            debug: whether errors carry the tracebacks of functions.
+            arguments: as for :meth:`spear.Spearlet.deploy`; but ``debug`` is true by default, so that
+                errors carry the tracebacks of functions.
 
         Raises:
             ConfigurationError: the target, the name or a setting cannot be used; or processes are to be
-                started while Trio's clock is virtual and jumps.
+                started while Trio's clock is virtual.
             SpawnFailed: a replica did not become ready.
         """
         spearlet = self.spearlet
@@ -91,26 +83,69 @@ class SpearDeploy:
                 f"{target!r} runs in processes, for which virtual time does not wait: remove the clock "
                 "(such as autojump_clock) from the test, or deploy an Agent"
             )
-        return await spearlet.deploy(
-            target, name=name, replicas=replicas, settings=settings, debug=debug, on_event=on_event
-        )
+        arguments.setdefault("debug", True)
+        return await spearlet.deploy(target, **arguments)
 
     @protected_block
     async def open(self) -> AsyncIterator[None]:
-        """Open the spearlet for a test.
-
-        Raises:
-            AssertionError: at the end of the block, calls go on, or a replica has not ended properly.
-        """
-        async with open_spearlet() as spearlet:
+        """Open the spearlet for a test. Raises AssertionError as :func:`open_test_spearlet` does."""
+        async with open_test_spearlet() as spearlet:
             self._spearlet = spearlet
             try:
                 yield
-                faults = [*await _unfinished(spearlet), *await _bad_exits(spearlet)]
             finally:
                 self._spearlet = None
-        if faults:
-            raise AssertionError("; ".join(faults))
+
+
+@final
+class BlockingSpearDeploy:
+    """The pytest fixture ``spear_deploy`` in a plain test: a function that deploys a program.
+
+    ::
+
+        def test_price(spear_deploy):
+            shop = spear_deploy("shop.py", replicas=2)
+            assert shop.price("tea") == 3.5
+
+    The deployment is one of :mod:`spear.blocking`. The test has an error if a call goes on after it, as
+    with :class:`SpearDeploy`.
+    """
+
+    def __init__(self) -> None:
+        self._spearlet: spear.blocking.Spearlet | None = None
+
+    @property
+    def spearlet(self) -> spear.blocking.Spearlet:
+        """The spearlet of the test, which the first use opens."""
+        if self._spearlet is None:
+            self._spearlet = spear.blocking.Spearlet._create(open_test_spearlet)
+        return self._spearlet
+
+    def __call__(
+        self, target: Target, **arguments: Unpack[DeployArguments]
+    ) -> spear.blocking.Deployment:
+        """Deploy a program until the end of the test; see :meth:`SpearDeploy.__call__`."""
+        arguments.setdefault("debug", True)
+        return self.spearlet.deploy(target, **arguments)
+
+    def close(self) -> None:
+        """End all deployments. Raises AssertionError as :func:`open_test_spearlet` does."""
+        if self._spearlet is not None:
+            self._spearlet.close()
+
+
+@protected_block
+async def open_test_spearlet() -> AsyncIterator[Spearlet]:
+    """Open a spearlet for a test.
+
+    Raises:
+        AssertionError: at the end of the block, calls go on, or a replica does not end properly.
+    """
+    async with open_spearlet() as spearlet:
+        yield spearlet
+        faults = [*await _unfinished(spearlet), *await _bad_exits(spearlet)]
+    if faults:
+        raise AssertionError("; ".join(faults))
 
 
 async def _unfinished(spearlet: Spearlet) -> list[str]:

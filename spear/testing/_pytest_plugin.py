@@ -5,7 +5,8 @@ imports nothing but pytest until a test uses the fixture.
 
 An async test that uses the fixture runs under Trio without any setting. If another plugin claims the
 test, that plugin runs the test, and the fixture is an async generator like any other. If no plugin claims
-the test, pytest-trio gets it; without pytest-trio, this plugin runs the test.
+the test, pytest-trio gets it; without pytest-trio, this plugin runs the test. In a plain test the fixture
+deploys by ``spear.blocking``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from ._deploy_fixture import SpearDeploy
+    from ._deploy_fixture import BlockingSpearDeploy, SpearDeploy
 
 FIXTURE: Final = "spear_deploy"
 
@@ -71,9 +72,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def spear_deploy(request: pytest.FixtureRequest) -> object:
     """Return a function that deploys a program for one test: ``await spear_deploy("shop.py")``.
 
-    Its arguments and its result are those of :meth:`spear.Spearlet.deploy`. An Agent runs in the process
-    of the test, a file in processes of its own. All deployments end with the test, which fails if it has
-    left a call running.
+    In a plain test, omit `await`: the deployment is one of `spear.blocking`. The arguments are those of
+    `spear.Spearlet.deploy`. An Agent runs in the process of the test, a file in processes of its own. All
+    deployments end with the test, which fails if it has left a call running.
     """
     runner = runner_of(request.node)
     if runner == "spear":
@@ -84,15 +85,21 @@ def spear_deploy(request: pytest.FixtureRequest) -> object:
         backend = request.getfixturevalue("anyio_backend")
         runner = backend if isinstance(backend, str) else backend[0]
     if runner == "asyncio":
-        fault = (
-            "spear_deploy needs Trio, but asyncio runs this test: remove the mark `asyncio`, or let the "
-            "fixture anyio_backend return 'trio'"
+        pytest.fail(
+            "spear_deploy needs Trio, but asyncio runs this test: open spear.asyncio.open_spearlet() "
+            "instead, or let Trio run the test (with anyio, the fixture anyio_backend returns 'trio')",
+            pytrace=False,
         )
-    elif not runner:
-        fault = "spear_deploy needs an async test: write `async def`"
-    else:
-        return request.getfixturevalue(_spear_deploy_in_trio.__name__)
-    pytest.fail(fault, pytrace=False)
+    return request.getfixturevalue(f"_spear_deploy_{'in_trio' if runner else 'blocking'}")
+
+
+@pytest.fixture
+def _spear_deploy_blocking() -> Iterator[BlockingSpearDeploy]:
+    from ._deploy_fixture import BlockingSpearDeploy
+
+    deploy = BlockingSpearDeploy()
+    yield deploy
+    deploy.close()
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_pytest_trio_and_anyio_run_async_tests_with_the_fixture_without_settings
         """,
     )
     result.assert_outcomes(passed=4 + 3 + 2, skipped=1, failed=2, errors=1)
-    result.stdout.fnmatch_lines("*let the fixture anyio_backend return 'trio'*")
+    result.stdout.fnmatch_lines("*the fixture anyio_backend returns 'trio'*")
     expect_any_runner(result)
 
 
@@ -179,10 +179,18 @@ def test_without_them_the_plugin_runs_async_tests_with_the_fixture(run: Run) -> 
             trio.run(kept, app)
 
         def test_plain(spear_deploy):
+            stock = spear_deploy(app)
+            assert spear_deploy.spearlet.deployments.keys() == {"stock"}
+            assert stock.left("tea") == 3
+
+        def test_plain_without_use(spear_deploy):
             pass
+
+        def test_plain_left_call(spear_deploy):
+            spear_deploy(app).order.submit(1000)
         """,
     )
-    result.assert_outcomes(passed=4 + 2, skipped=1, failed=2 + 3, errors=1)
+    result.assert_outcomes(passed=4 + 5, skipped=1, failed=2 + 3, errors=1)
     expect_any_runner(result)
     result.stdout.fnmatch_lines(
         [
@@ -191,7 +199,8 @@ def test_without_them_the_plugin_runs_async_tests_with_the_fixture(run: Run) -> 
             "*ConfigurationError: spear_deploy works while its test runs*",
         ]
     )
-    result.stdout.fnmatch_lines("spear_deploy needs an async test: write `async def`")
+    left = "*the submitted call of stock.order has not ended with the test: await or cancel it"
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_plain_left_call*", left])
 
 
 @pytest.mark.slow
