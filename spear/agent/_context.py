@@ -74,7 +74,8 @@ def context() -> CallContext:
     state = current.get(None)
     if state is None:
         raise NotInCall(
-            "this code runs outside of a call: only a function that handles a call has a context"
+            "this code runs outside of a call: only a function that handles a call has a context; a test "
+            "makes one with spear.testing.calling()"
         )
     if isinstance(state, str):
         raise NotInCall(
