@@ -89,7 +89,7 @@ def context() -> CallContext:
 
 @contextmanager
 def using_context(call: CallContext) -> Iterator[None]:
-    """Let :func:`context` return ``call`` inside the block, and in threads and tasks started there."""
+    """Let :func:`spear.context` return ``call`` in the block, and in threads and tasks started there."""
     token = current.set(call)
     try:
         yield

@@ -88,7 +88,7 @@ class SpearDeploy:
 
     @protected_block
     async def open(self) -> AsyncIterator[None]:
-        """Open the spearlet for a test. Raises AssertionError as :func:`open_test_spearlet` does."""
+        """Open the spearlet for a test; see ``open_test_spearlet`` for errors."""
         async with open_test_spearlet() as spearlet:
             self._spearlet = spearlet
             try:
@@ -107,7 +107,7 @@ class BlockingSpearDeploy:
             shop = spear_deploy("shop.py", replicas=2)
             assert shop.price("tea") == 3.5
 
-    The deployment is one of :mod:`spear.blocking`. The test has an error if a call goes on after it, as
+    The deployment is one of ``spear.blocking``. The test has an error if a call goes on after it, as
     with :class:`SpearDeploy`.
     """
 
@@ -129,7 +129,7 @@ class BlockingSpearDeploy:
         return self.spearlet.deploy(target, **arguments)
 
     def close(self) -> None:
-        """End all deployments. Raises AssertionError as :func:`open_test_spearlet` does."""
+        """End all deployments; see ``open_test_spearlet`` for errors."""
         if self._spearlet is not None:
             self._spearlet.close()
 
