@@ -78,7 +78,8 @@ class TypeTexts:
         return self._argument(hint, self.name("builtins", "object"))
 
     def _argument(self, hint: object, anything: str | None = None) -> str:
-        if type(hint).__name__ == "TypeAliasType" and (text := self._imported(hint)):
+        is_alias = type(hint).__name__ == "TypeAliasType"
+        if is_alias and getattr(hint, "__name__", "_")[0] != "_" and (text := self._imported(hint)):
             return text  # it may be recursive
         hint = unwrapped(hint)
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
