@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
-def install_own_plugin(place: Path) -> None:
-    """Install Spear's pytest plugin of this tree, which the environment may have in an older form."""
+def install_own_plugin(place: Path) -> Path:
+    """Install Spear's pytest plugin of this tree, which the environment may have in an older form.
+
+    Returns the directory of the metadata.
+    """
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     ((name, module),) = project["entry-points"]["pytest11"].items()
     metadata = place / "spearlet-0.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: spearlet\nVersion: 0.0\n")
     (metadata / "entry_points.txt").write_text(f"[pytest11]\n{name} = {module}\n")
+    return metadata
 
 
 @attrs.frozen

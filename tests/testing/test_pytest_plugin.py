@@ -204,8 +204,12 @@ def test_without_them_the_plugin_runs_async_tests_with_the_fixture(run: Run) -> 
 
 
 @pytest.mark.slow
-def test_a_run_without_the_fixture_imports_next_to_nothing(pytester: pytest.Pytester) -> None:
-    install_own_plugin(pytester.path)
+def test_a_run_without_the_fixture_imports_next_to_nothing_and_warns_of_nothing(
+    pytester: pytest.Pytester,
+) -> None:
+    """The program has imported Spear before it runs pytest, and a wheel has installed Spear."""
+    metadata = install_own_plugin(pytester.path)
+    (metadata / "RECORD").write_text("spear/__init__.py,,\n")  # pytest rewrites what a wheel lists
     pytester.makepyfile(
         """
         import sys
@@ -219,6 +223,7 @@ def test_a_run_without_the_fixture_imports_next_to_nothing(pytester: pytest.Pyte
             assert not {"attrs", "cbor2", "trio"} & sys.modules.keys()
         """
     )
-    others = [f"-pno:{name}" for name in ("anyio", "hypothesispytest", "trio")]
-    result = pytester.run(sys.executable, "-W", "error", "-m", "pytest", "-W", "error", *others)
+    options = ["-Werror", *(f"-pno:{name}" for name in ("anyio", "hypothesispytest", "trio"))]
+    program = f"import spear, pytest; pytest.main({options})"
+    result = pytester.run(sys.executable, "-W", "error", "-c", program)
     result.assert_outcomes(passed=1)
