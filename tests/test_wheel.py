@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 INHERITED = ("HOME", "LANG", "PATH", "TMPDIR")
-DASHBOARD = ("app.js", "icon.svg", "index.html", "style.css")
+DASHBOARD = (
+    "app.js", "calls.js", "charts.js", "findings.js", "host.js", "icon.svg", "index.html", "logs.js",
+    "operate.js", "page.js", "style.css", "tables.js",
+)  # fmt: skip
 
 
 BUILD = "from setuptools.build_meta import *; build_wheel('.'); build_sdist('.')"

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from ._app import App
     from ._request import Request
 
+FILES: Final = (
+    "app.js", "calls.js", "charts.js", "findings.js", "host.js", "icon.svg", "logs.js", "operate.js",
+    "page.js", "style.css", "tables.js",
+)  # fmt: skip
+"""Files that the page loads."""
+
 _KINDS: Final = {
     "html": b"text/html; charset=utf-8",
     "js": b"text/javascript; charset=utf-8",
@@ -48,16 +54,6 @@ async def get_page(app: App, request: Request, _: str) -> None:
     await _respond(request, "index.html")
 
 
-async def get_script(app: App, request: Request, _: str) -> None:
-    """Handle ``GET /dashboard/app.js``."""
-    await _respond(request, "app.js")
-
-
-async def get_style(app: App, request: Request, _: str) -> None:
-    """Handle ``GET /dashboard/style.css``."""
-    await _respond(request, "style.css")
-
-
-async def get_icon(app: App, request: Request, _: str) -> None:
-    """Handle ``GET /dashboard/icon.svg``."""
-    await _respond(request, "icon.svg")
+async def get_file(app: App, request: Request, _: str) -> None:
+    """Handle ``GET /dashboard/...``: one of :data:`FILES`, as the table of routes has no other."""
+    await _respond(request, request.path.rpartition("/")[2])

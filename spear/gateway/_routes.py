@@ -28,16 +28,14 @@ from ._operate import (
     stop,
     watch,
 )
-from ._pages import get_icon, get_page, get_script, get_style
+from ._pages import FILES, get_file, get_page
 from ._sockets import serve_socket
 from ._streams import stream
 from ._terminals import attach, enter
 
 ROUTES: Final = {
     "/": Route({"GET": Operation(get_page)}, is_open=True),
-    "/dashboard/app.js": Route({"GET": Operation(get_script)}, is_open=True),
-    "/dashboard/style.css": Route({"GET": Operation(get_style)}, is_open=True),
-    "/dashboard/icon.svg": Route({"GET": Operation(get_icon)}, is_open=True),
+    **{f"/dashboard/{name}": Route({"GET": Operation(get_file)}, is_open=True) for name in FILES},
     "/healthz": Route({"GET": Operation(healthz, "Check that the host is alive.")}, is_open=True),
     "/readyz": Route(
         {"GET": Operation(readyz, "Check that the host is ready for calls.", ("deployment",))},

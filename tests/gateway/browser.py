@@ -21,6 +21,9 @@ Object: TypeAlias = dict[str, Json]
 
 PATIENCE_SECONDS: Final = 30.0
 
+BY_ID: Final = "window.byId = (id) => document.getElementById(id);"
+"""A short name for scripts of tests."""
+
 _FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -86,13 +89,14 @@ class Page:
         assert isinstance(result, dict)
         return result
 
-    async def open(self, url: str) -> None:
-        """Open a tab with a page."""
+    async def open(self, url: str, script: str) -> None:
+        """Open a tab with a page; the script runs before the page's own."""
         target = (await self.send("Target.createTarget", url="about:blank"))["targetId"]
         attached = await self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = str(attached["sessionId"])
         for domain in ("Page", "Runtime", "Log"):
             await self.send(f"{domain}.enable")
+        await self.send("Page.addScriptToEvaluateOnNewDocument", source=f"{BY_ID}\n{script}")
         await self.send("Page.navigate", url=url)
 
     async def evaluate(self, expression: str) -> Json:
@@ -118,28 +122,50 @@ class Page:
         assert value, f"the condition was not met in time: {expression}; {self.complaints}"
         return value
 
-    async def picture(self, width: int, height: int) -> bytes:
-        """Return a picture of the page as PNG."""
+    async def use_scheme(self, scheme: str) -> None:
+        """Let the system prefer "light" or "dark" colours."""
+        feature: Json = {"name": "prefers-color-scheme", "value": scheme}
+        await self.send("Emulation.setEmulatedMedia", features=[feature])
+
+    async def resize(self, width: int, height: int) -> None:
+        """Resize the window."""
         await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
+
+    async def press(self, key: str) -> None:
+        """Press and release a key, such as "Enter", "Escape" or "Tab"."""
+        code = {"Enter": 13, "Escape": 27, "Tab": 9}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, more in (("keyDown", text), ("keyUp", {})):
+            await self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
+                **more,
+            )  # fmt: skip
+
+    async def picture(self, width: int, height: int) -> bytes:
+        """Return a picture of the page as PNG."""
+        await self.resize(width, height)
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         return base64.b64decode(str(shot["data"]))
 
 
 @asynccontextmanager
-async def open_page(url: str) -> AsyncIterator[Page]:
-    """Open a page in a browser of its own, for as long as the block runs."""
+async def open_page(url: str, script: str = "") -> AsyncIterator[Page]:
+    """Open a page in a browser of its own, for as long as the block runs.
+
+    The script runs before those of the page.
+    """
     program = find_browser()
     assert program is not None
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
     with tempfile.TemporaryDirectory(prefix="br-", ignore_cleanup_errors=True) as profile:
         # The browser expects the pipes as descriptors 3 and 4.
-        script = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
+        launch = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
         process = await trio.lowlevel.open_process(
-            ["/bin/bash", "-c", script, program, *_FLAGS, f"--user-data-dir={profile}"],
+            ["/bin/bash", "-c", launch, program, *_FLAGS, f"--user-data-dir={profile}"],
             pass_fds=(their_input, their_output),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -153,7 +179,7 @@ async def open_page(url: str) -> AsyncIterator[Page]:
             async with reader, writer, trio.open_nursery() as nursery:
                 page = Page(reader, writer)
                 nursery.start_soon(page.read)
-                await page.open(url)
+                await page.open(url, script)
                 yield page
                 nursery.cancel_scope.cancel()
         finally:
