@@ -144,10 +144,10 @@ class Page:
                 **more,
             )  # fmt: skip
 
-    async def picture(self, width: int, height: int) -> bytes:
-        """Return a picture of the page as PNG."""
+    async def picture(self, width: int, height: int, kind: str = "png") -> bytes:
+        """Return a picture of the page: "png", or "webp", which is smaller."""
         await self.resize(width, height)
-        shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
+        shot = await self.send("Page.captureScreenshot", format=kind, captureBeyondViewport=False)
         return base64.b64decode(str(shot["data"]))
 
 

@@ -7,7 +7,8 @@ import { ask, forgetToken, get, hasToken, linesOf, pause } from "./host.js";
 import { beginLogs } from "./logs.js";
 import { age, byId, grade, setText } from "./page.js";
 import {
-  failuresOf, readExecutions, readFailures, showDeployments, showFailures, showFindings, showFunctions, showInstances,
+  failuresOf, readExecutions, readFailures, showDeployments, showFailures, showFindings, showFunctions,
+  showInstances,
 } from "./tables.js";
 
 const EXECUTIONS_MS = 2000; // between looks at the submitted calls
@@ -26,7 +27,8 @@ function cpuBetween(snapshot) {
   const past = new Map(instances.map((each) => [each.id, each.cpu_seconds]));
   return ({ id, cpu_seconds: now, age_seconds: lived }) => {
     if (now === null) return null;
-    const [used, span] = typeof past.get(id) === "number" ? [now - past.get(id), spanOf(snapshot)] : [now, lived];
+    const isKnown = typeof past.get(id) === "number";
+    const [used, span] = isKnown ? [now - past.get(id), spanOf(snapshot)] : [now, lived];
     return Math.round((100 * Math.max(used, 0)) / Math.max(span, 0.05));
   };
 }
@@ -34,8 +36,9 @@ function cpuBetween(snapshot) {
 function rateBetween(snapshot) {
   return ({ deployment, name, statistics }) => {
     if (!before) return statistics.calls / Math.max(snapshot.uptime_seconds, 1);
-    const past = before.deployments.find((each) => each.name === deployment)?.function_statistics[name]?.calls || 0;
-    return Math.max(statistics.calls - past, 0) / spanOf(snapshot);
+    const past = before.deployments.find((each) => each.name === deployment);
+    const calls = past?.function_statistics[name]?.calls || 0;
+    return Math.max(statistics.calls - calls, 0) / spanOf(snapshot);
   };
 }
 

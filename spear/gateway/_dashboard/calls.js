@@ -44,7 +44,7 @@ function template(signature) {
     if (")]}".includes(character)) depth -= 1;
     if ((character === "," && depth === 0) || depth < 0) {
       const found = /^\s*(\w+)\s*(?::\s*(\w+)([^=]*))?,?$/.exec(part);
-      if (found && !/\bItems\b/.test(part)) given[found[1]] = found[2] in EXAMPLES ? EXAMPLES[found[2]] : null;
+      if (found && !/\bItems\b/.test(part)) given[found[1]] = EXAMPLES[found[2]] ?? null;
       part = "";
       if (depth < 0) break;
     } else part += character;
@@ -67,14 +67,19 @@ async function call(event) {
     const path = `v1/functions/${encodeURIComponent(byId("function").value)}/${isStream ? "stream" : "call"}`;
     const response = await ask(path, {
       method: "POST", signal: calling.signal, body: byId("arguments").value,
-      headers: { "Content-Type": "application/json", Accept: isStream ? "application/x-ndjson" : "application/json, text/plain" },
+      headers: {
+        "Content-Type": "application/json",
+        Accept: isStream ? "application/x-ndjson" : "application/json, text/plain",
+      },
     });
     if (isStream && response.ok) await showItems(response);
     else showResult(await response.text(), response.ok);
     const own = response.headers.get("Spear-Duration-Ms");
     const place = response.headers.get("Spear-Instance") || "";
     const took = `${(performance.now() - begun).toFixed(1)} ms`;
-    byId("outcome").textContent = `${response.ok ? "" : `${response.status} · `}${took}${own ? `, ${Number(own).toFixed(1)} ms in the function` : ""}${place ? ` · ${place}` : ""}`;
+    const inside = own ? `, ${Number(own).toFixed(1)} ms in the function` : "";
+    const told = [response.ok ? "" : response.status, took + inside, place].filter((each) => each);
+    byId("outcome").textContent = told.join(" · ");
   } catch (error) {
     byId("outcome").textContent = calling.signal.aborted ? "cancelled" : String(error);
   }

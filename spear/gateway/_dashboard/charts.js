@@ -48,14 +48,15 @@ function change(now, past = NOTHING) {
 export function pointsOf(name) {
   return samples.slice(1).map((sample, index) => {
     const past = samples[index];
-    const names = name === undefined ? [...sample.rows.keys()] : [name].filter((each) => sample.rows.has(each));
+    const names = [...sample.rows.keys()].filter((each) => name === undefined || each === name);
     const rows = names.map((each) => sample.rows.get(each));
     const changed = names.map((each) => change(sample.rows.get(each), past.rows.get(each)));
     const total = (column) => sum(changed.map((each) => each[column]));
     const span = Math.max(sample.time - past.time, 0.5);
     const succeeded = total("succeeded");
     return {
-      time: sample.time, ended: total("calls"), refused: total("refused"), lost: total("lost"), failed: total("failures"),
+      time: sample.time, ended: total("calls"), failed: total("failures"),
+      refused: total("refused"), lost: total("lost"),
       rate: total("calls") / span, failures: total("failures") / span,
       latency: succeeded > 0 ? Math.max(total("seconds"), 0) / succeeded : null,
       flight: sum(rows.map((each) => each.in_flight)), waiting: sum(rows.map((each) => each.waiting)),
@@ -114,7 +115,8 @@ export function makeTiles() {
     const tile = element("div", undefined, "tile");
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     Object.entries({
-      id: `${name}-line`, class: `line ${name}`, viewBox: "0 0 240 44", preserveAspectRatio: "none", role: "img",
+      id: `${name}-line`, class: `line ${name}`, viewBox: "0 0 240 44", preserveAspectRatio: "none",
+      role: "img",
     }).forEach(([key, value]) => svg.setAttribute(key, value));
     const figure = element("p");
     figure.append(element("b", "…"), element("small"));
@@ -133,7 +135,8 @@ export function showTiles(snapshot) {
   const points = pointsOf();
   for (const [name, { title, text, now }] of Object.entries(TILES)) {
     const current = now(points);
-    setText(byId(name), current === null ? "no calls" : text(current));
+    const figure = current === null ? "no calls" : text(current);
+    setText(byId(name), figure);
     const tile = byId(name).closest(".tile");
     const { top, span, lowest, highest } = draw(byId(`${name}-line`), points, (each) => each[name]);
     const range = `min ${text(lowest)} · max ${text(highest)}`;
@@ -141,7 +144,7 @@ export function showTiles(snapshot) {
     setText(tile.querySelector(".since"), `${age(span)} ago`);
     setText(tile.querySelector(".range"), range);
     byId(`${name}-line`).setAttribute(
-      "aria-label", `${title}: now ${current === null ? "no calls" : text(current)}, ${range}, in the last ${age(span)}`,
+      "aria-label", `${title}: now ${figure}, ${range}, in the last ${age(span)}`,
     );
   }
   const statistics = snapshot.deployments.map((each) => each.statistics);

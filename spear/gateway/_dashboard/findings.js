@@ -12,9 +12,15 @@ function crashing({ state, reason, settings }, { points, failures }) {
   const lost = sum(points.map((each) => each.lost));
   if (!reason && !lost) return null;
   const told = [`${(reason || failures.at(-1)?.reason || "an instance has ended").replace(/\.$/, "")}.`];
-  if (lost) told.push(`${count(lost, "instance")} ended without being asked to in the last ${age(points.at(-1).time - points[0].time)}.`);
+  if (lost) {
+    const span = age(points.at(-1).time - points[0].time);
+    told.push(`${count(lost, "instance")} ended without being asked to in the last ${span}.`);
+  }
   if (state === "unhealthy") told.push(`The next attempt comes within ${age(settings.restart.retry_seconds)}.`);
-  return { kind: reason ? state : "restarted", grade: reason ? "bad" : "warn", text: told.join(" "), failure: failures.at(-1) };
+  return {
+    kind: reason ? state : "restarted", grade: reason ? "bad" : "warn", text: told.join(" "),
+    failure: failures.at(-1),
+  };
 }
 
 // Seconds for which calls have been in flight and none has ended; 0 if one has, or if a stream may last.
@@ -29,14 +35,18 @@ function hanging({ instances, statistics, streams }, { points, cpuOf }) {
   const silent = instances.filter((each) => each.heartbeats_missed > 1);
   const stuck = stuckFor({ streams }, points);
   if (!silent.length && stuck < STUCK) return null;
-  const told = silent.map((each) => `${each.name} has missed ${each.heartbeats_missed} heartbeats: its event loop is blocked.`);
+  const told = silent.map(({ name, heartbeats_missed: missed }) => (
+    `${name} has missed ${missed} heartbeats: its event loop is blocked.`
+  ));
   if (stuck >= STUCK) {
     const waiting = statistics.waiting ? `, ${statistics.waiting} waiting` : "";
-    told.push(`${count(statistics.calls_in_flight, "call")} in flight${waiting}, and none has ended for ${age(stuck)}.`);
+    const flight = count(statistics.calls_in_flight, "call");
+    told.push(`${flight} in flight${waiting}, and none has ended for ${age(stuck)}.`);
   }
   const busy = instances.map(cpuOf).filter((each) => each !== null);
   if (busy.length) {
-    told.push(Math.max(...busy) > 50 ? `It computes: CPU ${busy.join(" %, ")} %.` : `It waits for something: CPU ${busy.join(" %, ")} %.`);
+    const does = Math.max(...busy) > 50 ? "computes" : "waits for something";
+    told.push(`It ${does}: CPU ${busy.join(" %, ")} %.`);
   }
   return { kind: "hanging", grade: "warn", text: told.join(" ") };
 }
@@ -45,13 +55,16 @@ function overloaded({ statistics, settings }, { recent }) {
   const refused = sum(recent.map((each) => each.refused));
   const last = recent.slice(-3);
   const isWaiting = last.length > 1 && last.every((each) => each.waiting);
-  if (!isWaiting && !refused) return null;
   const { ready, waiting, calls_in_flight: flight } = statistics;
+  if ((!isWaiting && !refused) || !ready) return null; // without an instance, the crash is the trouble
   const told = [];
   if (isWaiting) {
-    told.push(`${count(waiting, "call")} waiting: ${count(ready, "instance")} ${ready === 1 ? "is" : "are"} busy with ${count(flight, "call")}.`);
+    const busy = `${count(ready, "instance")} ${ready === 1 ? "is" : "are"} busy`;
+    told.push(`${count(waiting, "call")} waiting: ${busy} with ${count(flight, "call")}.`);
   }
-  if (refused) told.push(`${count(refused, "call")} refused in the last minute: the queue of ${settings.queue} was full.`);
+  if (refused) {
+    told.push(`${count(refused, "call")} refused in the last minute: the queue of ${settings.queue} was full.`);
+  }
   return { kind: "overloaded", grade: "warn", text: told.join(" ") };
 }
 
@@ -62,10 +75,8 @@ function failing({ function_statistics: functions }, { recent }) {
   const kinds = Object.entries(functions).flatMap(
     ([name, { failures }]) => Object.entries(failures).map(([kind, times]) => [times, `${name}: ${kind}`]),
   ).sort((a, b) => b[0] - a[0]).slice(0, 3).map(([times, what]) => `${what} (${times})`);
-  return {
-    kind: "failing", grade: "warn",
-    text: `${Math.round((100 * failed) / ended)} % of ${count(ended, "call")} in the last minute failed; most since its start: ${kinds.join(", ")}.`,
-  };
+  const share = `${Math.round((100 * failed) / ended)} % of ${count(ended, "call")} in the last minute failed`;
+  return { kind: "failing", grade: "warn", text: `${share}; most since its start: ${kinds.join(", ")}.` };
 }
 
 // One finding for each deployment that needs attention, the worst first.
@@ -74,9 +85,10 @@ export function findingsOf(snapshot, failuresOf, cpuOf) {
     const points = pointsOf(deployment.name);
     const recent = points.filter((point) => point.time > snapshot.time - RECENT);
     const seen = { points, recent, failures: failuresOf(deployment.name), cpuOf };
-    const found = [crashing, hanging, overloaded, failing].map((look) => look(deployment, seen)).filter((each) => each);
+    const found = [crashing, hanging, overloaded, failing]
+      .map((look) => look(deployment, seen)).filter((each) => each);
     if (!found.length) return [];
-    const action = found.some(({ kind }) => kind === "overloaded") ? "scale" : "restart";
+    const action = found[0].kind === "overloaded" ? "scale" : "restart";
     return [{ ...found[0], name: deployment.name, text: found.map((each) => each.text).join(" "), action }];
   });
   return all.sort((a, b) => (a.grade === "bad" ? 0 : 1) - (b.grade === "bad" ? 0 : 1));

@@ -33,7 +33,8 @@ export async function get(path) {
 // Post a body; throws an Error with the message of the host if it refuses.
 export async function post(path, body) {
   const response = await ask(path, {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: body === undefined ? "" : JSON.stringify(body),
+    method: "POST", headers: { "Content-Type": "application/json" },
+    body: body === undefined ? "" : JSON.stringify(body),
   });
   const told = await response.json();
   if (!response.ok) throw new Error(told.error.message);

@@ -46,12 +46,14 @@ export async function scale({ name, settings }) {
   });
   if (!chosen) return;
   const [min, max] = chosen;
-  await perform(name, "scale", "scaled", `scaled to ${min === max ? min : `${min} to ${max}`}`, { min, max });
+  const range = min === max ? min : `${min} to ${max}`;
+  await perform(name, "scale", "scaled", `scaled to ${range}`, { min, max });
 }
 
 export async function cancel({ id, function: name }) {
   const sure = await confirm({
-    title: `Cancel this call of ${name}?`, action: "Cancel the call", text: `Its caller gets no result. Execution ${id}.`,
+    title: `Cancel this call of ${name}?`, action: "Cancel the call",
+    text: `Its caller gets no result. Execution ${id}.`,
   });
   if (!sure) return;
   const sayLater = say(`${id} is being cancelled …`);

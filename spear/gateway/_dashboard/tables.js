@@ -4,7 +4,9 @@ import { draw, pointsOf } from "./charts.js";
 import { get } from "./host.js";
 import { fillChoice, showLogsOf } from "./logs.js";
 import { cancel, restart, scale, start, stop } from "./operate.js";
-import { age, button, byId, clock, count, element, fillRow, grade, keep, number, seconds, setText, sum } from "./page.js";
+import {
+  age, button, byId, clock, count, element, fillRow, grade, keep, number, seconds, setText, sum,
+} from "./page.js";
 
 const UNFINISHED = ["pending", "running"];
 const known = new Map(); // of each deployment: {seen: its counters, failures: those of its instances}
@@ -48,7 +50,10 @@ function makeDeployment({ name, isStopped }) {
   const buttons = made.insertCell();
   buttons.className = "operate";
   if (isStopped) buttons.append(button("Start", `Start ${name}`, () => start(name)));
-  else buttons.append(actions(name, "Scale …", scale), actions(name, "Restart …", restart), actions(name, "Stop …", stop));
+  else {
+    const offered = [["Scale …", scale], ["Restart …", restart], ["Stop …", stop]];
+    buttons.append(...offered.map(([label, act]) => actions(name, label, act)));
+  }
   return made;
 }
 
@@ -68,13 +73,15 @@ function updateDeployment(row, deployment, trouble, mayOperate) {
     [`${statistics.ready} of ${statistics.wanted}${range}`, "n"], [statistics.calls_in_flight, "n"],
     [statistics.waiting, statistics.waiting ? "n warn" : "n few"],
     [statistics.restarts, statistics.restarts ? "n warn" : "n few"],
-    [number(last?.rate ?? 0), "n"], [number(last?.failures ?? 0), last?.failures ? "n bad" : "n few"], [null, "chart"],
+    [number(last?.rate ?? 0), "n"],
+    [number(last?.failures ?? 0), last?.failures ? "n bad" : "n few"], [null, "chart"],
   ]);
   const cell = row.cells[8];
   const { highest, lowest, span } = draw(cell.firstChild, points, (each) => each.rate);
   setText(cell.lastChild, `max ${number(highest)}`);
   cell.firstChild.setAttribute(
-    "aria-label", `Calls a second of ${name}: min ${number(lowest)}, max ${number(highest)}, in the last ${age(span)}`,
+    "aria-label",
+    `Calls a second of ${name}: min ${number(lowest)}, max ${number(highest)}, in the last ${age(span)}`,
   );
 }
 
@@ -89,7 +96,9 @@ export function showDeployments(snapshot, findings) {
   fillChoice(byId("deployment"), [...present.keys()], "All deployments");
   const chosen = byId("deployment").value;
   const ids = snapshot.deployments.filter((each) => !chosen || each.name === chosen)
-    .flatMap((each) => [...each.instances.map((one) => one.id), ...failuresOf(each.name).map((one) => one.instance)]);
+    .flatMap(({ name, instances }) => [
+      ...instances.map((each) => each.id), ...failuresOf(name).map((each) => each.instance),
+    ]);
   fillChoice(byId("instance"), ids, "All instances");
 }
 
@@ -121,7 +130,8 @@ function updateFinding(made, finding, mayOperate) {
   const more = made.querySelector("details");
   more.hidden = !failure?.stderr_tail;
   if (failure) {
-    setText(more.querySelector("summary"), `Last lines on stderr of ${failure.instance || finding.name}, ${clock(failure.time)}`);
+    const place = failure.instance || finding.name;
+    setText(more.querySelector("summary"), `Last lines on stderr of ${place}, ${clock(failure.time)}`);
     setText(more.querySelector("pre"), failure.stderr_tail);
   }
   made.querySelector(".operate").hidden = !mayOperate;
@@ -145,15 +155,19 @@ function makeFailure({ instance, reason, time, stderr_tail: tail, exit_status: s
   const more = element("details");
   const name = instance?.replace(/^\w+:/, "").replace(/-\d+#\d+$/, "");
   more.append(head, element("pre", tail || "It wrote nothing to stderr."));
-  if (instance) more.append(button("Its logs", `Show the logs of ${instance}`, () => showLogsOf(name, instance)));
+  if (instance) {
+    more.append(button("Its logs", `Show the logs of ${instance}`, () => showLogsOf(name, instance)));
+  }
   made.append(more);
   return made;
 }
 
 export function showFailures(snapshot) {
-  const all = snapshot.deployments.flatMap((each) => failuresOf(each.name)).sort((a, b) => b.time - a.time);
+  const all = snapshot.deployments.flatMap((each) => failuresOf(each.name));
+  all.sort((a, b) => b.time - a.time);
   byId("failed").hidden = !all.length;
-  keep(byId("failed-instances"), all.slice(0, 20), ({ instance, time }) => `${instance} ${time.toFixed(1)}`, makeFailure, () => {});
+  const keyOf = ({ instance, time }) => `${instance} ${time.toFixed(1)}`;
+  keep(byId("failed-instances"), all.slice(0, 20), keyOf, makeFailure, () => {});
 }
 
 // -- instances and functions ---------------------------------------------------------------------
@@ -170,7 +184,8 @@ export function showInstances(snapshot, cpuOf) {
     const isSilent = each.heartbeats_missed > 1;
     const told = isSilent ? `${each.heartbeats_missed} heartbeats missed` : each.reason;
     fillRow(row, [
-      [null, "name"], [told ? `${each.state}: ${told}` : each.state, `dot ${isSilent ? "bad" : grade(each.state)}`],
+      [null, "name"],
+      [told ? `${each.state}: ${told}` : each.state, `dot ${isSilent ? "bad" : grade(each.state)}`],
       [each.pid ?? "none", "n few"], [age(each.age_seconds), "n"], [each.calls_in_flight, "n"],
       [cpu === null ? "…" : `${cpu} %`, cpu > 90 ? "n warn" : "n"],
       [each.memory_bytes === null ? "unknown" : `${(each.memory_bytes / 1048576).toFixed(0)} MiB`, "n"],
@@ -184,15 +199,17 @@ export function showFunctions(snapshot, rateOf) {
     name, deployment: each.name, isStream: each.streams.includes(name),
     statistics: each.function_statistics[name] || { calls: 0, failures: {}, latency: {} },
   })));
-  keep(byId("functions"), functions, ({ deployment, name }) => `${deployment}.${name}`, () => element("tr"), (row, each) => {
+  const keyOf = ({ deployment, name }) => `${deployment}.${name}`;
+  keep(byId("functions"), functions, keyOf, () => element("tr"), (row, each) => {
     const { calls, failures, latency } = each.statistics;
     const kinds = Object.entries(failures).sort((a, b) => b[1] - a[1]);
     const failed = sum(Object.values(failures));
     fillRow(row, [
       [`${each.name}${each.isStream ? " (stream)" : ""}`, "name"], each.deployment,
       [number(rateOf(each)), "n"], [calls.toLocaleString("en"), "n"],
-      [seconds(latency.p50_seconds), latency.count ? "n" : "n few"], [seconds(latency.p99_seconds), latency.count ? "n" : "n few"],
-      [failed ? kinds.map(([kind, times]) => `${times} ${kind}`).join(", ") : "0", failed ? "n bad wrap" : "n few"],
+      [seconds(latency.p50_seconds), latency.count ? "n" : "n few"],
+      [seconds(latency.p99_seconds), latency.count ? "n" : "n few"],
+      failed ? [kinds.map(([kind, times]) => `${times} ${kind}`).join(", "), "n bad wrap"] : ["0", "n few"],
     ]);
   });
 }
@@ -214,7 +231,7 @@ export async function readExecutions() {
       [`${each.deployment}.${each.function}`, "name"], [each.status, `dot ${grade(each.status)}`],
       [`${age(now - each.submitted)} ago`, "n"], [seconds(each.duration_seconds), "n"],
       each.instance ? each.instance.replace(/^\w+:/, "").replace(/#1$/, "") : "none yet",
-      [each.error ? `${each.error.kind}: ${each.error.message}` : "", each.error ? "bad wrap" : "wrap"], [null, "end"],
+      each.error ? [`${each.error.kind}: ${each.error.message}`, "bad wrap"] : ["", "wrap"], [null, "end"],
     ]);
     row.title = each.id;
     row.cells[6].firstChild.hidden = !isUnfinished;
@@ -222,5 +239,6 @@ export async function readExecutions() {
   const unfinished = told.executions.filter((each) => UNFINISHED.includes(each.status)).length;
   byId("executions-table").hidden = !told.executions.length;
   setText(byId("executions-note"), told.executions.length
-    ? `${count(unfinished, "call")} unfinished, of the last ${told.executions.length}` : "No call was submitted in the last hour.");
+    ? `${count(unfinished, "call")} unfinished, of the last ${told.executions.length}`
+    : "No call was submitted in the last hour.");
 }
