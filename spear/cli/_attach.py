@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ._documents import text
+from ._documents import inner, text
 from ._remote import Remote, define_host, part_of_path
 from ._say import complain, write
 from ._status import INTERRUPTED
@@ -96,6 +96,8 @@ def _show(message: Document, name: str) -> None:
         complain(printable(f"spear: {text(message, 'instance')} is at a breakpoint: {place}"))
     elif text(message, "attached"):
         complain(f"spear: attached to {name}; Ctrl-D detaches")
+    elif why := text(inner(message, "error"), "message"):
+        complain(f"spear: {printable(why)}")
     elif "end" in message:
         complain(f"spear: {ENDS.get(text(message, 'end'), name).format(name)}")
 

@@ -23,6 +23,8 @@ EPILOG: Final = """\
 A save replaces the instances of the programs that it concerns: those whose file or imported module it is.
 Running calls finish on the old instances. If the new code does not start, the old instances go on.
 
+The configuration file is watched, too. SIGHUP, as from a closed window, ends the host like SIGTERM.
+
 At a breakpoint() the debugger runs on this terminal; without one, attach another: spear attach INSTANCE.
 
 examples:

@@ -31,11 +31,11 @@ class OwnTerminal:
     """The terminal of this process.
 
     Attributes:
-        is_attached: whether the debugger of an instance has the terminal, and gets its Ctrl-C.
+        is_reading: whether the debugger of an instance waits for a line, and gets Ctrl-C.
     """
 
     def __init__(self) -> None:
-        self.is_attached = False
+        self.is_reading = False
         self._dropped = trio.Event()
         self._wanted, self._names = trio.open_memory_channel[str](100)
 
@@ -60,13 +60,10 @@ class OwnTerminal:
         """Attach the terminal to one instance after the other, until cancelled."""
         async for name in self._names:
             if self.exists():
-                self.is_attached = True
                 try:
                     await self._attach(terminals, name)
                 except SpearError as error:  # attached elsewhere meanwhile, or gone
                     complain(f"spear: {error}")
-                finally:
-                    self.is_attached = False
 
     async def _attach(self, terminals: Terminals, name: str) -> None:
         async with terminals.attach(name) as terminal:
@@ -77,11 +74,15 @@ class OwnTerminal:
                 if "text" in message:
                     await self._write(message["text"])
                 elif "prompt" in message:
-                    line = await self._read(message["prompt"])
+                    self.is_reading = True
+                    try:
+                        line = await self._read(message["prompt"])
+                    finally:
+                        self.is_reading = False
                     if line is None:
                         return
                     await terminal.enter(line)
-                elif "end" in message:
+                elif "end" in message and terminal.stop is None:
                     return
 
     async def _read(self, prompt: str) -> str | None:

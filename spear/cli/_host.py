@@ -1,6 +1,7 @@
 """A running host: deployments, a gateway, signals, and an orderly shutdown.
 
 The first SIGTERM or SIGINT drains the host, the second ends it at once; SIGHUP reloads the configuration.
+A host for development reloads by itself, and drains at SIGHUP, which the end of its terminal sends.
 A drain requested over HTTP has the same effect as the first signal.
 """
 
@@ -183,7 +184,7 @@ class _Host:
         with trio.open_signal_receiver(*numbers) as signals:
             task_status.started()
             async for number in signals:
-                if number == signal.SIGHUP:
+                if number == signal.SIGHUP and self._development is None:
                     self._wants_reload.set()
                     continue
                 if number == signal.SIGINT and self._is_for_debugger():
@@ -197,7 +198,7 @@ class _Host:
 
     def _is_for_debugger(self) -> bool:
         """Return whether the debugger has the terminal; then it drops the line that is being entered."""
-        if self._development is None or not self._development.terminal.is_attached:
+        if self._development is None or not self._development.terminal.is_reading:
             return False
         self._development.terminal.interrupt()
         return True

@@ -106,6 +106,11 @@ class Terminals:
         self._waiting: deque[_Stop] = deque()
         self._attached: dict[str, Terminal] = {}
 
+    @property
+    def waiting(self) -> int:
+        """Number of breakpoints that wait for a terminal."""
+        return len(self._waiting)
+
     # -- instances ----------------------------------------------------------------------------
 
     async def serve(self, spearlet: Spearlet) -> None:
@@ -127,20 +132,17 @@ class Terminals:
                 return
             stop = _Stop(instance, first.get("place", ""), stream)
             logger.warning("%s waits at a breakpoint: %s", instance, stop.place)
-            terminal = self._attached.get(instance.name)
             self._waiting.append(stop)
+            terminal = self._attached.get(instance.name)
             if terminal is None:
                 self._on_waiting(instance.name)
             elif terminal.stop is None:
-                await self._begin(terminal)
+                await self._begin(terminal, self._next(terminal))
             try:
                 await self._pass_on(stop, messages)
             finally:
                 with suppress(ValueError):  # it has left the queue
                     self._waiting.remove(stop)
-            if stop.terminal is not None:
-                stop.terminal.stop = None
-                await self._begin(stop.terminal)
 
     async def _pass_on(self, stop: _Stop, messages: _Messages) -> None:
         """Pass the messages of a debugger to its terminal, until the debugger or the instance ends."""
@@ -151,8 +153,12 @@ class Terminals:
                 break
             if stop.terminal is not None:
                 await stop.terminal.put(message)
-        if stop.terminal is not None:
-            await stop.terminal.put({"end": how})
+        terminal = stop.terminal
+        if terminal is not None:
+            terminal.stop = None
+            following = self._next(terminal)  # before a reader of "end" can detach the terminal
+            await terminal.put({"end": how})
+            await self._begin(terminal, following)
 
     def _instance_of(self, pid: int) -> InstanceId | None:
         """Return the instance whose process, or whose session, has this pid."""
@@ -191,7 +197,7 @@ class Terminals:
         terminal = self._attached[name] = Terminal(name)
         try:
             await terminal.put({"attached": name})
-            await self._begin(terminal)
+            await self._begin(terminal, self._next(terminal))
             yield terminal
         finally:
             del self._attached[name]
@@ -204,16 +210,23 @@ class Terminals:
                     scope.shield = True
                     await stop.send("detached")
                     await stop.stream.aclose()
+            if any(each.instance.name == name for each in self._waiting):
+                self._on_waiting(name)
 
-    async def _begin(self, terminal: Terminal) -> None:
-        """Serve the first breakpoint that waits for a terminal, if there is one."""
+    def _next(self, terminal: Terminal) -> _Stop | None:
+        """Give a terminal the first breakpoint that waits for it, and return the breakpoint, if any."""
         for stop in self._waiting:
             if stop.instance.name == terminal.name:
                 self._waiting.remove(stop)
                 stop.terminal, terminal.stop = terminal, stop
-                await terminal.put({"place": stop.place, "instance": str(stop.instance)})
-                await stop.send("attached")
-                return
+                return stop
+        return None
+
+    async def _begin(self, terminal: Terminal, stop: _Stop | None) -> None:
+        """Begin the debugger of a breakpoint on the terminal that has been given it."""
+        if stop is not None:
+            await terminal.put({"place": stop.place, "instance": str(stop.instance)})
+            await stop.send("attached")
 
     async def enter(self, name: str, line: str) -> None:
         """Pass a line to the debugger on the terminal of an instance.

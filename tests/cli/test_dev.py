@@ -114,8 +114,11 @@ def test_a_breakpoint_on_the_terminal_of_the_host(here: Path) -> None:
             screen.type("\x04")  # Ctrl-D detaches
             assert output_of(second) == "2"
         screen.wait_until(lambda text: "goes on: its terminal was detached" in text)
-        screen.type("\x03")
-        assert screen.wait_ended() == 0
+        with call() as third:
+            screen.wait_until(lambda text: text.count("(Pdb)") == 5)
+            screen.close()  # the window
+            assert output_of(third) == "2"
+        assert screen.process.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.slow

@@ -55,7 +55,14 @@ PATIENT = spear.HostLimits(wire=spear.WireLimits(heartbeat_seconds=1e6))
 class Bench:
     """A deployment, and the terminals of its host."""
 
-    def __init__(self, deployment: spear.Deployment, terminals: Terminals, name: str) -> None:
+    def __init__(
+        self,
+        deployment: spear.Deployment,
+        terminals: Terminals,
+        name: str,
+        offered: list[str],
+    ) -> None:
+        self.offered = offered
         self.deployment = deployment
         self.terminals = terminals
         self.name = name
@@ -78,7 +85,7 @@ async def opened(place: Path, replicas: int = 1) -> AsyncIterator[Bench]:
                 name="prog",
                 replicas=replicas,
             )
-            yield Bench(deployment, terminals, name)
+            yield Bench(deployment, terminals, name, waiting)
             nursery.cancel_scope.cancel()
 
 
@@ -145,6 +152,22 @@ async def test_a_breakpoint_waits_for_its_terminal_and_other_instances_go_on(
             with pytest.raises(NotFound, match="instances: prog-1, prog-2"):
                 async with bench.terminals.attach(name):
                     raise AssertionError
+
+
+async def test_a_breakpoint_behind_one_whose_terminal_is_detached_is_offered_again(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as bench, trio.open_nursery() as nursery:
+        async with bench.terminals.attach("prog") as terminal:
+            nursery.start_soon(bench.call, "stop_in_thread")
+            await until(terminal, "prompt")
+            nursery.start_soon(bench.call, "stop_in_thread")
+            while bench.terminals.waiting == 0:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert bench.offered == []
+        assert bench.offered == ["prog-1"]
+        async with bench.terminals.attach("prog") as terminal:
+            await until(terminal, "prompt")
 
 
 async def test_an_instance_that_dies_at_a_breakpoint_ends_its_debugger(tmp_path: Path) -> None:
