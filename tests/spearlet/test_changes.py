@@ -73,6 +73,7 @@ async def test_r15_a_replica_that_leaves_finishes_what_it_runs(
         assert not deployment.statistics().functions["nap"].failures
 
 
+@pytest.mark.slow
 async def test_r15_for_as_long_as_calls_have_that_name_no_deadline(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -89,6 +90,7 @@ async def test_r15_for_as_long_as_calls_have_that_name_no_deadline(
         assert trio.current_time() - begun == pytest.approx(60, abs=0.1)
 
 
+@pytest.mark.slow
 async def test_r15_or_for_as_long_as_the_deployment_gives_them(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -111,6 +113,7 @@ async def test_r15_a_shorter_timeout_is_for_those_that_come(
         assert await nap.result() == 10
 
 
+@pytest.mark.slow
 async def test_r15_a_drain_may_give_more_time_than_that(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
