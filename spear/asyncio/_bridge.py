@@ -280,7 +280,7 @@ class ItemTask(Generic[T]):
 
 
 class InThread(Generic[T], metaclass=NoPublicConstructor):
-    """What is used in a block of Trio's, in a thread of its own, until :meth:`aclose`."""
+    """A thread of its own with a block of Trio's, which is left by :meth:`aclose`."""
 
     def __init__(self, bridge: Bridge, block: Block[T, T], inner: T) -> None:
         self._bridge = bridge
@@ -323,7 +323,7 @@ Held = TypeVar("Held", bound=Closable)
 
 @final
 class OpeningBlock(AbstractAsyncContextManager[Held], Generic[Held]):
-    """What ``async with`` opens, or ``await`` opens and ``aclose()`` ends.
+    """An object that ``async with`` opens, or that ``await`` opens and ``aclose()`` ends.
 
     Args:
         opening: opens it; see :func:`open_in_thread`.

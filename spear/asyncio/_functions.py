@@ -167,7 +167,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
                     print(summary)
 
         See :meth:`spear.Function.map`. Asynchronous items are pulled in the event loop; others, unless
-        they are a list, tuple or the like, in a thread of their own: both 64 ahead of those begun.
+        they are a list, tuple or the like, in a thread of their own: both 64 items ahead of the calls.
         """
         return self._open_map(self._function.map, items, others, options)
 

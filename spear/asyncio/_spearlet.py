@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, Unpack, cast, final
 
 import spear.spearlet
-from spear._errors import NotFound
+from spear._errors import NotFound, SpearError
 from spear._util import NoPublicConstructor
 
 from ._bridge import Block, Bridge, InThread, OpeningBlock, Taken, open_in_thread
@@ -145,6 +145,8 @@ class Spearlet(InThread[spear.spearlet.Spearlet]):
         Returns:
             A :class:`Deployment`; to type checkers the typed client that its variable is declared to be.
         """
+        if self._is_closed:
+            raise SpearError("this spearlet is stopped")
 
         async def deploy() -> spear.spearlet.Deployment:
             return await self._inner.deploy(target, **arguments)

@@ -162,7 +162,7 @@ class Taken(Generic[T]):
 
 
 class InThread(Generic[T], metaclass=NoPublicConstructor):
-    """What is used in a block of Trio's, in a thread of its own, until :meth:`close`.
+    """A thread of its own with a block of Trio's, which is left by :meth:`close`.
 
     Args:
         open_block: returns the block; called in the new thread.

@@ -164,7 +164,7 @@ class Function(Generic[R], metaclass=NoPublicConstructor):
                     print(summary)
 
         See :meth:`spear.Function.map`. Items that are no list, tuple or the like are pulled in a thread
-        of their own, 64 ahead of those that are begun.
+        of their own, 64 items ahead of the calls.
         """
         return self._open_map(self._function.map, items, others, options)
 

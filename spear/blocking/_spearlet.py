@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 import spear.spearlet
-from spear._errors import NotFound
+from spear._errors import NotFound, SpearError
 from spear._util import NoPublicConstructor
 
 from ._bridge import Block, Bridge, InThread, Taken
@@ -143,6 +143,8 @@ class Spearlet(InThread[spear.spearlet.Spearlet]):
 
     def deploy(self, target: Target, **arguments: Unpack[DeployArguments]) -> Deployment:
         """Start replicas of a program; returns when all take calls. See :meth:`spear.Spearlet.deploy`."""
+        if self._is_closed:
+            raise SpearError("this spearlet is stopped")
 
         async def deploy() -> spear.spearlet.Deployment:
             return await self._inner.deploy(target, **arguments)

@@ -35,6 +35,12 @@ def text(document: object, key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def texts(document: object, key: str) -> list[str]:
+    """Return the strings in the list under a key."""
+    found = document.get(key) if isinstance(document, Mapping) else None
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
 def number(document: object, *keys: str) -> float | None:
     """Return the number at a path of keys; None if there is none."""
     *above, key = keys

@@ -161,6 +161,8 @@ class LiveRows:
             columns, lines = os.get_terminal_size(self._descriptor)
         except OSError:  # the terminal has gone
             columns, lines = 80, 24
+        if columns == 0:  # a terminal that nobody has told its size
+            columns, lines = 80, 24
         due = [each.text for each in self._unfinished.values() if _is_due(each, now)]
         most = max(min(MAX_UNFINISHED, lines - 2), 1)
         rows = [each[: max(columns, 1)] for each in due[-most:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ._documents import functions_of, inner, number, several, text, total
+from ._documents import functions_of, inner, number, several, text, texts, total
 from ._remote import Remote, define_host
 from ._say import say
 from ._text import age, amount, printable, seconds, size, table
@@ -44,9 +44,10 @@ def run_ps(options: argparse.Namespace) -> int:
 def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
     """Yield the lines of the tables."""
     deployments = several(snapshot, "deployments")
+    stopped = texts(snapshot, "stopped")
     yield headline(snapshot)
     yield ""
-    if not deployments:
+    if not deployments and not stopped:
         yield "no deployments"
         return
     yield from table(
@@ -61,9 +62,14 @@ def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
             "RESTARTS",
             "REASON",
         ),
-        [_deployment_row(each) for each in deployments],
+        [
+            *(_deployment_row(each) for each in deployments),
+            *((name, "stopped", *[None] * 7) for name in stopped),
+        ],
         right=("READY", "RUNNING", "WAITING", "CALLS", "FAILED", "RESTARTS"),
     )
+    if not deployments:
+        return
     yield ""
     yield from table(
         ("FUNCTION", "CALLS", "FAILED", "MEAN", "P50", "P90", "P99"),

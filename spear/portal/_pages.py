@@ -31,7 +31,7 @@ class Page(Generic[T]):
 
 
 async def take_page(iterator: AsyncIterator[T]) -> Page[T]:
-    """Wait for the next item, and return it with those that are there already.
+    """Wait for the next item, and return it with all items that are there already.
 
     If cancelled, no item is lost, provided that cancelling ``anext(iterator)`` loses none.
     """

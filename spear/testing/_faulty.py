@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 import attrs
 import trio
 
+import spear.agent
 from spear._errors import CallFailed, ConfigurationError, NotFound
 from spear._limits import expect_seconds, shown
 from spear._signatures import BATCH
@@ -108,6 +109,10 @@ class Faulty:
         seed: int = 0,
     ) -> None:
         expect_seconds("slow_seconds", slow_seconds)
+        if not isinstance(agent, spear.agent.Agent):
+            raise ConfigurationError.about(
+                "agent", f"must be a spear.Agent in this process, not {agent!r:.60}"
+            )
         wanted: dict[FaultKind, FaultyCalls] = {
             "slow": slow,
             "hang": hang,

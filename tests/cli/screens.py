@@ -113,11 +113,18 @@ def set_size(terminal: int, columns: int, lines: int) -> None:
 
 @contextmanager
 def on_screen(
-    *words: str, environment: dict[str, str], command: Sequence[str] = COMMAND
+    *words: str,
+    environment: dict[str, str],
+    command: Sequence[str] = COMMAND,
+    has_size: bool = True,
 ) -> Iterator[Screen]:
-    """Run ``spear`` on a terminal of its own; kill it at the end if it still runs."""
+    """Run ``spear`` on a terminal of its own; kill it at the end if it still runs.
+
+    A terminal without a size tells programs that it has no columns and no lines.
+    """
     master, slave = os.openpty()
-    set_size(master, COLUMNS, LINES)
+    if has_size:
+        set_size(master, COLUMNS, LINES)
     before = termios.tcgetattr(master)
     try:
         with subprocess.Popen(

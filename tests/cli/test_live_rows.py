@@ -50,6 +50,12 @@ def test_progress_of_a_call_is_a_bar(here: Path, reports: list[object], shown: s
         assert screen.text.replace("^C", "").strip() == ""  # the bar has gone
 
 
+def test_a_terminal_without_a_size_is_taken_for_a_usual_one(here: Path) -> None:
+    with on_screen(*call_ahead(0.25), environment={}, has_size=False) as screen:
+        screen.wait_until(lambda text: "ahead:  25%" in text)
+        interrupt(screen)
+
+
 @pytest.mark.parametrize(
     ("reports", "shown"),
     [

@@ -223,3 +223,12 @@ def test_tables_of_what_runs() -> None:
     )
     assert "INSTANCE" not in "\n".join(show(now, with_instances=False))
     assert list(show(snapshot(0.0), with_instances=True))[-1] == "no deployments"
+
+
+def test_a_stopped_deployment_has_a_row() -> None:
+    alone = list(show(snapshot(0.0) | {"stopped": ["shop"]}, with_instances=True))
+    assert alone[-1].split() == ["shop", "stopped", *"-------"]
+    beside = snapshot(0.0, deployment("bank", {}, [])) | {"stopped": ["shop", 5]}
+    rows = [each.split()[:2] for each in show(beside, with_instances=False)]
+    assert ["shop", "stopped"] in rows
+    assert ["bank", "ready"] in rows

@@ -399,6 +399,9 @@ async def test_the_end_of_the_block_ends_the_thread(kitchen: Kitchen) -> None:
     with pytest.raises(spear.WorkerDied) as caught:
         await deployed.echo(1)
     assert (caught.value.code, caught.value.delivered) == ("stopped", "no")
+    with pytest.raises(spear.SpearError, match="this spearlet is stopped") as refused:
+        await spearlet.deploy(kitchen.agent)
+    assert type(refused.value) is spear.SpearError
     await spearlet.aclose()
 
 

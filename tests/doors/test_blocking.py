@@ -309,6 +309,9 @@ def test_the_end_of_the_block_ends_the_thread(kitchen: Kitchen) -> None:
     with pytest.raises(spear.WorkerDied) as caught:
         deployed.echo(1)
     assert (caught.value.code, caught.value.delivered) == ("stopped", "no")
+    with pytest.raises(spear.SpearError, match="this spearlet is stopped") as refused:
+        spearlet.deploy(kitchen.agent)
+    assert type(refused.value) is spear.SpearError
     spearlet.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -231,6 +231,12 @@ async def test_faults_that_cannot_be_are_refused(calls: FaultyCalls, message: st
     assert caught.value.key == "die"
     with pytest.raises(spear.ConfigurationError, match="slow_seconds"):
         Faulty(Shop().app, slow_seconds=-1)
+
+
+def test_only_an_agent_can_be_faulty() -> None:
+    with pytest.raises(spear.ConfigurationError, match=r"must be a spear\.Agent") as caught:
+        Faulty(cast("spear.Agent", "shop.py"), die=1)
+    assert caught.value.key == "agent"
 
 
 async def test_it_shows_its_faults() -> None:
