@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, cast
@@ -449,21 +448,3 @@ def test_another_event_loop_is_refused(kitchen: Kitchen) -> None:
     asyncio.run(leave_open())
     asyncio.run(use())
     opened[0]._bridge.portal.close()
-
-
-@in_asyncio
-async def test_a_forked_child_is_told_to_open_its_own(kitchen: Kitchen) -> None:
-    async with deployed_in(kitchen) as deployed:
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            with suppress(BaseException):
-                try:
-                    await deployed.echo(1)
-                except spear.ConfigurationError as error:
-                    os.write(writer, error.code.encode())
-            os._exit(0)
-        os.close(writer)
-        with open(reader) as file:
-            assert file.read() == "forked"
-        os.waitpid(pid, 0)

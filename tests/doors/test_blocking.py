@@ -373,23 +373,6 @@ def test_a_call_from_its_own_thread_is_refused(spearlet: Spearlet) -> None:
     assert caught.value.remote_code == "own_thread"
 
 
-def test_a_forked_child_is_told_to_open_its_own(deployed: Deployment) -> None:
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            deployed.echo(1)
-        except spear.ConfigurationError as error:
-            os.write(writer, error.code.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        assert file.read() == "forked"
-    os.waitpid(pid, 0)
-    assert deployed.echo(1) == 1
-
-
 EXITING = """
 import spear.blocking, sys
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""The thread that runs Trio, when it fails."""
+"""The thread that runs Trio, when it fails, and in a forked child."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,3 +53,52 @@ def test_no_call_waits_for_a_thread_that_has_failed(caplog: pytest.LogCaptureFix
     assert (caught.value.code, caught.value.delivered) == ("stopped", "no")
     assert caplog.messages == ["a spearlet's thread has failed"]
     assert "spear" not in [each.name for each in threading.enumerate()]
+
+
+# A program of its own, as a process with the threads of other tests should not fork.
+FORKING = """
+import asyncio, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+import spear.asyncio, spear.blocking
+from spear import Agent, ConfigurationError
+
+agent = Agent("forked")
+
+@agent.function
+async def echo(value: int) -> int:
+    return value
+
+def print_code_of_child(call):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            call()
+        except ConfigurationError as error:
+            print(error.code, flush=True)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+async def with_asyncio():
+    async with spear.asyncio.open_spearlet() as spearlet:
+        deployed = await spearlet.deploy(agent)
+        print_code_of_child(lambda: deployed.echo.call(1).send(None))
+        print(await deployed.echo(1))
+
+with spear.blocking.open_spearlet() as spearlet:
+    deployed = spearlet.deploy(agent)
+    print_code_of_child(lambda: deployed.echo(1))
+    print(deployed.echo(1))
+asyncio.run(with_asyncio())
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_child_is_told_to_open_its_own(tmp_path: Path) -> None:
+    program = tmp_path / "forks.py"
+    program.write_text(FORKING)
+    ran = subprocess.run(  # our own program
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS
+    )
+    assert ran.stdout.split() == ["forked", "1", "forked", "1"], ran.stderr
+    assert ran.returncode == 0
