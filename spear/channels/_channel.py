@@ -745,6 +745,10 @@ class CommunicationChannel:
             self._end(ChannelClosed(f"the channel was closed: {reason}"))
         await trio.lowlevel.checkpoint()
 
+    def abort(self, reason: str) -> None:
+        """End the channel without a word to the peer, as a crash does. Our calls fail: ChannelBroken."""
+        self._end(ChannelBroken(f"the channel was aborted: {reason}"))
+
     async def _say_goodbye(self, reason: str) -> None:
         self._leave(reason)
         with trio.move_on_after(CLOSE_SECONDS):

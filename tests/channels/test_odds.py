@@ -25,7 +25,7 @@ from spear.transports import (
 )
 from spear.wire import Connection, FrameType, Head, Role, encode_head, pack_prefix
 
-from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park
+from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park, sleep
 from .pipes import stream_pipes
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from spear.channels import InboundCall
     from spear.channels._pipes import Pipe
+    from spear.testing import OpenPair
 
 
 # -- answers ----------------------------------------------------------------------------------------
@@ -70,6 +71,25 @@ async def test_a_report_of_progress_for_a_stream_or_nobody_is_dropped() -> None:
             assert (await stream.result()).payload == b"done"
         response = await host.request("report")
         assert repr(response).startswith("<ExecutionResponse 4 bytes in 0.")
+
+
+@pytest.mark.parametrize("open_pair", [open_in_memory, MEMORY_STREAM.open_pair])
+async def test_a_channel_that_is_aborted_sends_no_last_words(open_pair: OpenPair) -> None:
+    functions = Functions({"sleep": sleep})
+    broken: list[ChannelBroken] = []
+    async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                with pytest.raises(ChannelBroken) as caught:
+                    await host.request("sleep")
+                broken.append(caught.value)
+
+            nursery.start_soon(call)
+            await park()
+            agent.abort("crashed")  # which cancels the handler, whose answer must not arrive
+        assert isinstance(agent.closed_by, ChannelBroken)
+    assert [each.delivered for each in broken] == ["maybe"]
 
 
 async def test_a_plain_call_has_no_items() -> None:

@@ -70,6 +70,7 @@ class MemoryBody(InstanceBody):
         self._is_asked_to_end = trio.Event()
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
+        self._channel: CommunicationChannel | None = None  # while it serves in memory
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Start the agent, and serve until the host ends it or it can no longer run functions.
@@ -113,13 +114,15 @@ class MemoryBody(InstanceBody):
             nursery.cancel_scope.cancel()
 
     async def _crash(self, agent: CrashingAgent) -> None:
-        """End the instance when the agent says so. Its tasks unwind after the host has seen its end."""
+        """End the instance when the agent says so, with its channel: a crash sends no last frames."""
         self.exit_status, stderr = await agent.wait_crashed(self._endpoint.instance_id)
         tail = self._book.tail("stderr")
         tail.feed(stderr.encode())
         tail.finish()
         self.has_ended = True
         self._ended.set()
+        if self._channel is not None:
+            self._channel.abort("crashed")
         self._scope.cancel()
 
     async def _serve(self) -> None:
@@ -150,6 +153,7 @@ class MemoryBody(InstanceBody):
             limits=limits,
             debug=self._debug,
         ) as channel:
+            self._channel = channel
             await self._serve_in_memory(channel)
 
     async def _serve_in_memory(self, channel: CommunicationChannel) -> None:
