@@ -48,14 +48,16 @@ CLEAN_UP_SECONDS = 10.0
 
 MEASURED_THOUGH_SLOW = {
     "channels/test_cancel_sweep.py", "channels/test_large_payloads.py", "channels/test_negatives.py",
-    "channels/test_segments.py", "cli", "runtimes", "testing", "test_prefix_example.py",
+    "channels/test_segments.py", "cli", "doors", "runtimes", "testing", "test_forks.py",
+    "test_prefix_example.py",
 }  # fmt: skip
 """Paths in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
 that these and the quick tests do not run."""
 
 MEASURED_WITH_PROCESSES = {
-    "agent", "cli/test_live_rows.py", "cli/test_scripts.py", "cli/test_serve.py", "cli/test_top.py",
-    "runtimes", "test_prefix_example.py",
+    "agent", "cli/test_dev.py", "cli/test_live_rows.py", "cli/test_scripts.py", "cli/test_serve.py",
+    "cli/test_terminals.py", "cli/test_top.py", "doors/test_portal.py", "runtimes",
+    "test_forks.py", "test_prefix_example.py", "testing/test_pytest_plugin.py",
 }  # fmt: skip
 """Paths in tests/ of tests whose child processes are measured, too. Measuring adds a quarter of a second
 of processor time to each process. Processes of other tests run hardly a line that these and the tests
