@@ -47,9 +47,9 @@ CLEAN_UP_SECONDS = 10.0
 """Seconds that a test has for clean-up after its time limit, before the whole run is ended."""
 
 MEASURED_THOUGH_SLOW = {
-    "channels/test_cancel_sweep.py", "channels/test_large_payloads.py", "channels/test_negatives.py",
-    "channels/test_segments.py", "cli", "doors", "runtimes", "testing", "test_forks.py",
-    "test_prefix_example.py",
+    "agent", "channels/test_cancel_sweep.py", "channels/test_large_payloads.py",
+    "channels/test_negatives.py", "channels/test_segments.py", "cli", "doors",
+    "gateway/test_metrics.py", "runtimes", "testing", "test_forks.py", "test_prefix_example.py",
 }  # fmt: skip
 """Paths in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
 that these and the quick tests do not run."""
