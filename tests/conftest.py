@@ -56,8 +56,8 @@ that these and the quick tests do not run."""
 
 MEASURED_WITH_PROCESSES = {
     "agent", "cli/test_dev.py", "cli/test_live_rows.py", "cli/test_scripts.py", "cli/test_serve.py",
-    "cli/test_terminals.py", "cli/test_top.py", "doors/test_portal.py", "runtimes",
-    "test_forks.py", "test_prefix_example.py", "testing/test_pytest_plugin.py",
+    "cli/test_terminals.py", "cli/test_top.py", "runtimes", "test_forks.py",
+    "test_prefix_example.py", "testing/test_pytest_plugin.py",
 }  # fmt: skip
 """Paths in tests/ of tests whose child processes are measured, too. Measuring adds a quarter of a second
 of processor time to each process. Processes of other tests run hardly a line that these and the tests

@@ -83,12 +83,12 @@ async def with_asyncio():
     async with spear.asyncio.open_spearlet() as spearlet:
         deployed = await spearlet.deploy(agent)
         print_code_of_child(lambda: deployed.echo.call(1).send(None))
-        print(await deployed.echo(1))
+        print(await deployed.echo(1), flush=True)
 
 with spear.blocking.open_spearlet() as spearlet:
     deployed = spearlet.deploy(agent)
     print_code_of_child(lambda: deployed.echo(1))
-    print(deployed.echo(1))
+    print(deployed.echo(1), flush=True)  # a child would inherit what is not flushed
 asyncio.run(with_asyncio())
 """
 
