@@ -2,6 +2,7 @@
 
 Calls that begin in one pass of the event loop wake the spearlet's thread once, and calls that end in one
 pass of Trio's scheduler wake the event loop once. With many calls in flight, that is half of the speed.
+The first call does not wait for the end of the pass: it may be the only one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, TypeVarTuple, Unpack, final
@@ -47,7 +48,9 @@ class AwaitedCall(PortalCall[T]):
 
     __slots__ = ("_bridge", "future", "has_ended")
 
-    def __init__(self, bridge: Bridge, function: Callable[[], Awaitable[T]]) -> None:
+    def __init__(
+        self, bridge: Bridge, function: Callable[[], Coroutine[object, object, T]]
+    ) -> None:
         super().__init__(function)
         self._bridge = bridge
         self.future: asyncio.Future[None] = bridge.loop.create_future()
@@ -59,6 +62,7 @@ class AwaitedCall(PortalCall[T]):
 
     def _resolve(self) -> None:
         self.has_ended = True
+        self._bridge.note_end()
         if not self.future.done():
             self.future.set_result(None)
 
@@ -70,13 +74,16 @@ class Bridge:
     def __init__(self, portal: Portal) -> None:
         self.portal = portal
         self.loop = asyncio.get_running_loop()
+        self._in_flight = 0  # calls
         self._has_begun = False  # whether calls were put off in this pass of the loop
         self._posted: deque[Callable[[], object]] = deque()  # for the loop
         self._is_awake = False  # whether the loop will look at what was posted
 
     # -- in the event loop --------------------------------------------------------------------
 
-    def begin(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> AwaitedCall[T]:
+    def begin(
+        self, function: Callable[[Unpack[Ts]], Coroutine[object, object, T]], *args: *Ts
+    ) -> AwaitedCall[T]:
         """Start an asynchronous function of Trio's in its thread.
 
         Raises:
@@ -91,16 +98,25 @@ class Bridge:
             )
         call = AwaitedCall(self, partial(function, *args))
         self.portal.put_off(call)
-        if not self._has_begun:
+        if not self._in_flight:
+            self.portal.wake()
+        elif not self._has_begun:
             self._has_begun = True
-            self.loop.call_soon(self._submit)
+            self.loop.call_soon(self._wake_portal)
+        self._in_flight += 1
         return call
 
-    def _submit(self) -> None:
+    def note_end(self) -> None:
+        """Note that a call has ended, and that the event loop knows it."""
+        self._in_flight -= 1
+
+    def _wake_portal(self) -> None:
         self._has_begun = False
         self.portal.wake()
 
-    async def run(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
+    async def run(
+        self, function: Callable[[Unpack[Ts]], Coroutine[object, object, T]], *args: *Ts
+    ) -> T:
         """Run an asynchronous function of Trio's; return its value, or raise as it does.
 
         If cancelled, the function is cancelled, too; CancelledError is raised when it has ended.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, TypeVarTuple, Unpack, final
@@ -32,16 +32,19 @@ Ts = TypeVarTuple("Ts")
 class WaitedCall(PortalCall[T]):
     """A call for which a thread waits."""
 
-    __slots__ = ("_ended",)
+    __slots__ = ("_ended", "_portal")
 
-    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+    def __init__(
+        self, portal: Portal, function: Callable[[], Coroutine[object, object, T]]
+    ) -> None:
         super().__init__(function)
+        self._portal = portal
         self._ended = threading.Lock()
         self._ended.acquire()
 
     def end(self) -> None:
-        """Wake the thread."""
-        self._ended.release()
+        """Wake the thread, as soon as Trio's thread leaves the interpreter to others."""
+        self._portal.at_end_of_pass(self._ended.release)
 
     def wait(self, seconds: float = -1) -> bool:
         """Wait for the end; return whether it came in time. Ctrl-C interrupts the wait."""
@@ -58,19 +61,21 @@ class Bridge:
     def __init__(self, portal: Portal) -> None:
         self.portal = portal
 
-    def begin(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> WaitedCall[T]:
+    def begin(
+        self, function: Callable[[Unpack[Ts]], Coroutine[object, object, T]], *args: *Ts
+    ) -> WaitedCall[T]:
         """Start an asynchronous function in Trio's thread."""
         self.portal.expect_usable()
-        call: WaitedCall[T] = WaitedCall(partial(function, *args))
+        call: WaitedCall[T] = WaitedCall(self.portal, partial(function, *args))
         self.portal.submit(call)
         return call
 
-    def run(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
+    def run(self, function: Callable[[Unpack[Ts]], Coroutine[object, object, T]], *args: *Ts) -> T:
         """Run an asynchronous function in Trio's thread; return its value, or raise as it does.
 
         Ctrl-C cancels it, and is raised when it has ended; a second Ctrl-C does not wait for that.
         """
-        call: WaitedCall[T] = WaitedCall(partial(function, *args))
+        call: WaitedCall[T] = WaitedCall(self.portal, partial(function, *args))
         self.portal.expect_usable()
         try:
             self.portal.submit(call)

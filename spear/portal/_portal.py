@@ -11,95 +11,23 @@ import atexit
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context, copy_context
-from typing import Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 from weakref import WeakSet
 
 import trio
 
-from spear._errors import ConfigurationError, Delivered, WorkerDied
+from spear._errors import ConfigurationError
+
+from ._workers import PortalWorkers
+
+if TYPE_CHECKING:
+    from ._calls import PortalCall
 
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("spear.portal")
-
-_ENDED: Final = "the spearlet has ended, or its connection to a host was closed"
-
-
-class PortalCall(Generic[T]):
-    """A call that another thread makes. A door derives its own class, with :meth:`end`.
-
-    Args:
-        function: runs in Trio's thread, with the context variables that the caller has now.
-    """
-
-    __slots__ = ("_context", "_function", "_is_cancelled", "_is_over", "_scope", "error", "value")
-
-    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
-        self._function = function
-        self._context: Context = copy_context()
-        self._scope: trio.CancelScope | None = None  # while it runs
-        self._is_cancelled = False
-        self._is_over = False
-        self.value: T | None = None
-        self.error: BaseException | None = None
-
-    def end(self) -> None:
-        """Tell the caller that :attr:`value` or :attr:`error` is there. Runs in Trio's thread."""
-        raise NotImplementedError
-
-    def result(self) -> T:
-        """Return the value, or raise the error. For the caller, after the end."""
-        error, self.error = self.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
-        return cast("T", self.value)
-
-    def cancel(self) -> None:
-        """Cancel it; in Trio's thread. Its end tells when it is over."""
-        self._is_cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def start(self, nursery: trio.Nursery, running: set[PortalCall[object]]) -> None:
-        """Start it in a task, and keep it in a set while it runs. In Trio's thread."""
-        running.add(cast("PortalCall[object]", self))  # first: the task may never run
-        try:
-            self._context.run(nursery.start_soon, self._run, running)
-        except RuntimeError:  # the nursery is closed: the thread is ending
-            self.give_up("no")
-
-    def give_up(self, delivered: Delivered) -> None:
-        """End it, as the thread has ended."""
-        if not self._is_over:
-            self.error = WorkerDied(_ENDED, code="stopped", delivered=delivered)
-            self._is_over = True
-            self.end()
-
-    async def _run(self, running: set[PortalCall[object]]) -> None:
-        with trio.CancelScope() as self._scope:
-            if self._is_cancelled:
-                self._scope.cancel()
-            try:
-                self.value = await self._function()
-            except trio.Cancelled:  # by its caller, who knows it, or with the whole portal
-                self.give_up("maybe")
-                raise
-            except BaseException as error:
-                self.error = error
-            finally:
-                self._scope = None
-                del self._function  # with its arguments
-                running.discard(cast("PortalCall[object]", self))
-                if not self._is_over:
-                    self._is_over = True
-                    self.end()
 
 
 @final
@@ -110,9 +38,7 @@ class Portal(trio.abc.Instrument):
     """
 
     def __init__(self) -> None:
-        self._calls: deque[PortalCall[object]] = deque()  # not started yet
-        self._running: set[PortalCall[object]] = set()
-        self._is_awake = False  # whether _start_all() will run
+        self._workers = PortalWorkers()
         self._at_end_of_pass: list[Callable[[], object]] = []
         self._has_ended = False
         self._process = os.getpid()
@@ -157,15 +83,13 @@ class Portal(trio.abc.Instrument):
 
     def put_off(self, call: PortalCall[T]) -> None:
         """Let a call start at the next :meth:`wake`, or earlier."""
-        self._calls.append(cast("PortalCall[object]", call))
+        self._workers.put(cast("PortalCall[object]", call))
 
     def wake(self) -> None:
         """Let Trio's thread start what was put off."""
+        self._workers.ring()
         if self._has_ended:
             self._give_up()
-        elif not self._is_awake:
-            self._is_awake = True
-            self.run_soon(self._start_all)
 
     def run_soon(self, function: Callable[[], object]) -> None:
         """Run a plain function in Trio's thread; after the thread's end, do nothing but give up calls."""
@@ -208,28 +132,21 @@ class Portal(trio.abc.Instrument):
         finally:
             self._has_ended = True
             self._started.set()
-            for call in list(self._running):  # which Trio, having failed, has dropped
-                call.give_up("maybe")
-            self._give_up()
+            self._workers.close()
+            self.before_io_wait(0)
             _open.discard(self)
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as self._nursery:
             self._started.set()
-            await trio.sleep_forever()
+            await self._workers.run()
 
     def _stop(self) -> None:
         self._nursery.cancel_scope.cancel()
 
-    def _start_all(self) -> None:
-        self._is_awake = False  # first: what is submitted from now on wakes the thread again
-        while self._calls:
-            self._calls.popleft().start(self._nursery, self._running)
-
     def _give_up(self) -> None:
-        while self._calls:
-            self._calls.popleft().give_up("no")
+        self._workers.give_up_waiting()
         self.before_io_wait(0)
 
 

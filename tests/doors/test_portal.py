@@ -6,18 +6,24 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, final
 
 import pytest
+import trio
 
 import spear
 from spear.blocking import open_spearlet
+from spear.portal import Portal, PortalCall
 
 from .functions import Kitchen
 
 if TYPE_CHECKING:
     from spear.blocking import Deployment
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 15.0
 
@@ -53,6 +59,48 @@ def test_no_call_waits_for_a_thread_that_has_failed(caplog: pytest.LogCaptureFix
     assert (caught.value.code, caught.value.delivered) == ("stopped", "no")
     assert caplog.messages == ["a spearlet's thread has failed"]
     assert "spear" not in [each.name for each in threading.enumerate()]
+
+
+@final
+class NotedCall(PortalCall[T]):
+    """A call whose end is noted."""
+
+    def __init__(self, function: Callable[[], Coroutine[object, object, T]]) -> None:
+        super().__init__(function)
+        self.ended = threading.Event()
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+def test_many_calls_run_at_a_time_and_most_of_their_tasks_end_with_them() -> None:
+    inside: list[int] = []
+    all_inside = trio.Event()
+
+    async def meet(number: int) -> int:
+        inside.append(number)
+        if len(inside) == 300:
+            all_inside.set()
+        await all_inside.wait()
+        return number
+
+    async def count_tasks() -> int:
+        return trio.lowlevel.current_statistics().tasks_living
+
+    portal = Portal.open()
+    try:
+        calls = [NotedCall(partial(meet, each)) for each in range(300)]
+        for each in calls:
+            portal.submit(each)
+        for each in calls:
+            assert each.ended.wait(PATIENCE_SECONDS)
+        counting = NotedCall(count_tasks)
+        portal.submit(counting)
+        assert counting.ended.wait(PATIENCE_SECONDS)
+    finally:
+        portal.close()
+    assert [each.result() for each in calls] == inside == list(range(300))  # in their order
+    assert counting.result() < 100
 
 
 # A program of its own, as a process with the threads of other tests should not fork.
